@@ -1,0 +1,67 @@
+//! Every limit of drivefs, with its unit. A limit that is checked nowhere does not belong here.
+
+/// Smallest block that content-defined chunking cuts, except for the last of a file (bytes).
+pub const BLOCK_MIN_BYTES: usize = 256 * 1024;
+/// Block length that chunking aims at (bytes).
+pub const BLOCK_AVG_BYTES: usize = 1024 * 1024;
+/// Largest block (bytes). Decoders never allocate more than this for one block.
+pub const BLOCK_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most entries in one manifest segment.
+pub const SEGMENT_ENTRIES_MAX: usize = 1024;
+/// A segment ends after an entry whose hash falls in one of this many classes, on average.
+pub const SEGMENT_ENTRIES_AVG: u16 = 128;
+/// Files of at most this many blocks carry their block list in the manifest root itself.
+pub const INLINE_ENTRIES_MAX: usize = 32;
+/// Most segments one root may list: over 60 TiB of content.
+pub const ROOT_SEGMENTS_MAX: usize = 64 * 1024;
+/// Longest encoded manifest root (bytes).
+pub const ROOT_MAX_BYTES: usize = 6 + ROOT_SEGMENTS_MAX * 44;
+
+/// Most plaintext bytes that one pack upload holds.
+pub const PACK_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Most blocks in one pack.
+pub const PACK_BLOCKS_MAX: usize = 4096;
+/// Largest body of a pack upload (bytes): the blocks and their frame heads.
+pub const PACK_BODY_MAX_BYTES: usize = PACK_MAX_BYTES + PACK_BLOCKS_MAX * 128 + 4096;
+
+/// Longest name of a directory entry (bytes), as on Linux file systems.
+pub const NAME_MAX_BYTES: usize = 255;
+/// Longest symlink target (bytes), PATH_MAX less the terminating NUL.
+pub const SYMLINK_MAX_BYTES: usize = 4095;
+/// Longest name of an extended attribute (bytes), XATTR_NAME_MAX.
+pub const XATTR_NAME_MAX_BYTES: usize = 255;
+/// Longest value of an extended attribute (bytes), XATTR_SIZE_MAX.
+pub const XATTR_VALUE_MAX_BYTES: usize = 64 * 1024;
+/// Most bytes (names and values) of all extended attributes of one node.
+pub const XATTRS_MAX_BYTES: usize = 128 * 1024;
+/// Deepest directory nesting that the server accepts.
+pub const DEPTH_MAX: usize = 4096;
+
+/// Largest file by default (bytes); configurable on the server.
+pub const FILE_MAX_BYTES_DEFAULT: u64 = 10 * 1024 * 1024 * 1024;
+/// Free quota of a user by default (bytes); configurable on the server.
+pub const QUOTA_BYTES_DEFAULT: u64 = 10 * 1024 * 1024 * 1024;
+
+/// Most ops in one commit.
+pub const COMMIT_OPS_MAX: usize = 1000;
+/// Most hashes in one `missing` or `blocks` request.
+pub const HASHES_MAX: usize = 4096;
+/// Most rows a page of changes aims at; a page always ends with a whole commit.
+pub const CHANGES_ROWS_MAX: u32 = 2000;
+/// Largest JSON body of a request (bytes).
+pub const JSON_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// Shortest password (characters).
+pub const PASSWORD_MIN_CHARS: usize = 8;
+/// Longest password (bytes): bounds the work of hashing.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+/// Longest e-mail address (bytes), RFC 5321.
+pub const EMAIL_MAX_BYTES: usize = 254;
+/// Longest name of a device or token (bytes).
+pub const DEVICE_NAME_MAX_BYTES: usize = 64;
+
+/// Longest time that the server holds a long poll (seconds).
+pub const POLL_SECS_MAX: u64 = 90;
+/// Most namespaces watched by one long poll.
+pub const POLL_NAMESPACES_MAX: usize = 1000;
