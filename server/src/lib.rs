@@ -1,1 +1,15 @@
+//! The companion server of drivefs as a library, so that tests run it in process.
+//!
+//! Floors, each importing only what stands below it: `cli` and `app` (composition), `api` (the
+//! door), `drive` (use cases), `auth`, then `metadata`, `blocks`, `notify`, and `clock`.
 
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod blocks;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod drive;
+pub mod metadata;
+pub mod notify;

@@ -1,0 +1,99 @@
+//! The HTTP door of clients: all routes on this screen.
+//!
+//! Knows no rules of the drive; turns requests into use cases and their errors into answers.
+
+mod auth;
+mod error;
+mod gate;
+mod health;
+mod json;
+mod meter;
+mod sync;
+
+pub use meter::install as install_metrics;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
+use axum::routing::delete;
+use axum::routing::get;
+use axum::routing::post;
+use drivefs_core::limits::JSON_BODY_MAX_BYTES;
+use drivefs_core::limits::PACK_BODY_MAX_BYTES;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::config::Role;
+use crate::drive::Drive;
+
+/// Longest time for a request, but for long polls.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// Largest body of requests that carry a few fields (bytes).
+const SMALL_BODY_MAX_BYTES: usize = 256 * 1024;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    pub drive: Drive,
+    pub metrics: PrometheusHandle,
+}
+
+pub fn router(shared: Shared, roles: &[Role]) -> Router {
+    let small = || DefaultBodyLimit::max(SMALL_BODY_MAX_BYTES);
+    let json = || DefaultBodyLimit::max(JSON_BODY_MAX_BYTES);
+    let packs = || DefaultBodyLimit::max(PACK_BODY_MAX_BYTES);
+    let known = from_fn_with_state(shared.clone(), gate::known_asker);
+    let mut routes = Router::new();
+    if roles.contains(&Role::Api) {
+        let api = Router::new()
+            .route("/auth/v1/logout", post(auth::logout).layer(small()))
+            .route("/auth/v1/tokens", get(auth::list_tokens).post(auth::make_token).layer(small()))
+            .route("/auth/v1/tokens/{name}", delete(auth::revoke_token))
+            .route("/sync/v1/account", get(sync::account))
+            .route("/sync/v1/missing", post(sync::missing).layer(json()))
+            .route("/sync/v1/commit", post(sync::commit).layer(json()))
+            .route("/sync/v1/changes", post(sync::changes).layer(small()))
+            .route("/sync/v1/list", post(sync::list).layer(small()))
+            .route_layer(known.clone())
+            .route("/auth/v1/login", post(auth::login).layer(small()))
+            .route_layer(from_fn(timed));
+        routes = routes.merge(api);
+    }
+    if roles.contains(&Role::Blocks) {
+        let blocks = Router::new()
+            .route("/sync/v1/packs", post(sync::packs).layer(packs()))
+            .route("/sync/v1/blocks", post(sync::blocks).layer(json()))
+            .route_layer(known.clone())
+            .route_layer(from_fn(timed));
+        routes = routes.merge(blocks);
+    }
+    if roles.contains(&Role::Notify) {
+        let notify = Router::new()
+            .route("/sync/v1/poll", post(sync::poll).layer(small()))
+            .route_layer(known);
+        routes = routes.merge(notify);
+    }
+    if !roles.is_empty() {
+        routes = routes.route_layer(from_fn(gate::wire_version));
+    }
+    routes
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .layer(from_fn(meter::measure))
+        .with_state(shared)
+}
+
+async fn timed(
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> axum::response::Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => error::timed_out(),
+    }
+}

@@ -1,0 +1,106 @@
+//! `/sync/v1`: the protocol of mounts. The bodies are `drivefs_core::wire`.
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::Query;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use drivefs_core::id::NamespaceId;
+use drivefs_core::wire::Account;
+use drivefs_core::wire::BlocksRequest;
+use drivefs_core::wire::ChangesReply;
+use drivefs_core::wire::ChangesRequest;
+use drivefs_core::wire::CommitReply;
+use drivefs_core::wire::CommitRequest;
+use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::ListReply;
+use drivefs_core::wire::ListRequest;
+use drivefs_core::wire::MissingReply;
+use drivefs_core::wire::MissingRequest;
+use drivefs_core::wire::PackReply;
+use drivefs_core::wire::PollReply;
+use drivefs_core::wire::PollRequest;
+use serde::Deserialize;
+
+use super::Shared;
+use super::error::ApiError;
+use super::json::Body;
+use super::json::Raw;
+use super::meter;
+use crate::auth::Asker;
+
+type Known = Extension<Asker>;
+
+pub async fn account(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+) -> Result<Json<Account>, ApiError> {
+    Ok(Json(shared.drive.account(asker).await?))
+}
+
+pub async fn missing(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<MissingRequest>,
+) -> Result<Json<MissingReply>, ApiError> {
+    Ok(Json(shared.drive.missing(asker, request).await?))
+}
+
+#[derive(Deserialize)]
+pub struct PacksQuery {
+    ns: NamespaceId,
+}
+
+pub async fn packs(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    query: Result<Query<PacksQuery>, axum::extract::rejection::QueryRejection>,
+    Raw(body): Raw,
+) -> Result<Json<PackReply>, ApiError> {
+    let Query(query) = query.map_err(|e| ApiError::new(ErrorCode::BadRequest, e.body_text()))?;
+    meter::bytes_in(body.len());
+    Ok(Json(shared.drive.upload(asker, query.ns, body).await?))
+}
+
+pub async fn blocks(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<BlocksRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let body = shared.drive.download(asker, request).await?;
+    meter::bytes_out(body.len());
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], body))
+}
+
+pub async fn commit(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<CommitRequest>,
+) -> Result<Json<CommitReply>, ApiError> {
+    Ok(Json(shared.drive.commit(asker, request).await?))
+}
+
+pub async fn changes(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<ChangesRequest>,
+) -> Result<Json<ChangesReply>, ApiError> {
+    Ok(Json(shared.drive.changes(asker, request).await?))
+}
+
+pub async fn list(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<ListRequest>,
+) -> Result<Json<ListReply>, ApiError> {
+    Ok(Json(shared.drive.list(asker, request).await?))
+}
+
+pub async fn poll(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<PollRequest>,
+) -> Result<Json<PollReply>, ApiError> {
+    Ok(Json(shared.drive.poll(asker, request).await?))
+}

@@ -1,0 +1,207 @@
+//! The composition root: settings become stores, stores a router, the router a server.
+//!
+//! Stops in order: no new connections, long polls answered, requests in flight finished (for a
+//! bounded time), the database closed.
+
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::bail;
+use axum::serve::ListenerExt;
+use rustix::fs::FlockOperation;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::api;
+use crate::api::Shared;
+use crate::auth::limiter::Limiter;
+use crate::blocks::BlockStore;
+use crate::blocks::KeyRing;
+use crate::config::Config;
+use crate::drive::Drive;
+use crate::drive::Limits;
+use crate::drive::Work;
+use crate::metadata::DbError;
+use crate::metadata::Store;
+use crate::metadata::server;
+use crate::notify::Hub;
+
+/// How long requests in flight may take once the server stops.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How often held long polls look for commits of other processes.
+const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(500);
+
+/// A running server.
+pub struct Server {
+    addr: SocketAddr,
+    drive: Drive,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<io::Result<()>>,
+    watching: JoinHandle<()>,
+    _lock: File,
+}
+
+impl Server {
+    /// Starts serving; returns once connections are taken.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        make_data_dir(&config.data)?;
+        let lock = lock_data(&config.data)?;
+        let drive = open_drive(&config).await?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.listen))?;
+        let addr = listener.local_addr()?;
+        let listener = listener.tap_io(|stream| {
+            if let Err(e) = stream.set_nodelay(true) {
+                tracing::debug!(error = %e, "TCP_NODELAY not set");
+            }
+        });
+        let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
+        let router =
+            api::router(shared, &config.roles).into_make_service_with_connect_info::<SocketAddr>();
+        let (stop, mut stopped) = watch::channel(false);
+        let serving = tokio::spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async move {
+                    let _ = stopped.wait_for(|stop| *stop).await;
+                })
+                .await
+        });
+        let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
+        Ok(Self { addr, drive, stop, serving, watching, _lock: lock })
+    }
+
+    /// The address that it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The store, for accounts to be added in process.
+    pub fn store(&self) -> &Store {
+        &self.drive.store
+    }
+
+    /// Stops in order; requests that take too long are cut off.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        self.drive.hub.close();
+        let mut serving = self.serving;
+        match timeout(DRAIN_TIME, &mut serving).await {
+            Ok(ended) => ended.context("the server's task failed")??,
+            Err(_) => {
+                tracing::warn!(secs = DRAIN_TIME.as_secs(), "requests still run; cutting them off");
+                serving.abort();
+            }
+        }
+        self.watching.abort();
+        let store = self.drive.store.clone();
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        Ok(())
+    }
+}
+
+/// Opens the metadata of a data folder, for commands that work beside a running server.
+pub fn open_store(config: &Config) -> anyhow::Result<Store> {
+    make_data_dir(&config.data)?;
+    Store::open(&config.metadata)
+        .with_context(|| format!("cannot open the database {}", config.metadata.display()))
+}
+
+async fn open_drive(config: &Config) -> anyhow::Result<Drive> {
+    let metadata = config.clone();
+    let store = tokio::task::spawn_blocking(move || open_store(&metadata)).await??;
+    let known = store.read(|sql| server::note(sql, KEY_NOTE)).await?;
+    let keys = KeyRing::load(&config.data, known.is_none())?;
+    let fingerprint = keys.fingerprint();
+    let quota = config.default_quota_bytes;
+    let (noted, server_id) = store
+        .write(move |sql| {
+            let noted = server::note_once(sql, KEY_NOTE, &fingerprint)?;
+            let fresh = uuid::Uuid::from_bytes(rand::random()).simple().to_string();
+            if let Some(quota) = quota {
+                server::set_note(sql, QUOTA_NOTE, &quota.to_string())?;
+            }
+            Ok::<_, DbError>((noted, server::note_once(sql, "server_id", &fresh)?))
+        })
+        .await?;
+    if noted != keys.fingerprint() {
+        bail!(
+            "the master key is not the one that this data was sealed with (fingerprint {} instead \
+             of {noted}); put back {}/master.key from its backup, or check DRIVEFS_MASTER_KEY",
+            keys.fingerprint(),
+            config.data.display()
+        );
+    }
+    let (dir, min_free) = (config.blocks.clone(), config.min_free_bytes);
+    let blocks =
+        tokio::task::spawn_blocking(move || BlockStore::open_local(&dir, min_free)).await??;
+    Ok(Drive {
+        store,
+        blocks,
+        keys,
+        hub: Hub::default(),
+        limits: Limits { file_max_bytes: config.file_max_bytes },
+        server_id,
+        limiter: Arc::new(Limiter::default()),
+        work: Work::default(),
+    })
+}
+
+const KEY_NOTE: &str = "master_key_fingerprint";
+const QUOTA_NOTE: &str = "default_quota_bytes";
+
+/// Quota of an account that is added without one (bytes).
+pub async fn default_quota_bytes(store: &Store, config: &Config) -> anyhow::Result<u64> {
+    if let Some(quota) = config.default_quota_bytes {
+        return Ok(quota);
+    }
+    let note = store.read(|sql| server::note(sql, QUOTA_NOTE)).await?;
+    Ok(note.and_then(|text| text.parse().ok()).unwrap_or_else(crate::config::builtin_quota_bytes))
+}
+
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make the data folder {}", dir.display()))
+}
+
+/// One server per data folder: the lock goes with the process, however it ends.
+fn lock_data(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+            "another drivefs-server already serves {}; stop it first, or give this one its own \
+             --data DIR",
+            dir.display()
+        ),
+        Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Wakes held long polls when another process has committed to the same database.
+async fn watch_foreign_commits(drive: Drive) {
+    loop {
+        tokio::time::sleep(FOREIGN_COMMITS_EVERY).await;
+        if drive.hub.has_waiters() && drive.store.foreign_commits().await.unwrap_or(false) {
+            drive.hub.hint_all();
+        }
+    }
+}

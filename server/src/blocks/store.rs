@@ -1,0 +1,87 @@
+//! Packs in the object store: put whole, read by range.
+//!
+//! For the local folder durability is the object store's `with_fsync` (0.14 syncs the staged file
+//! before the rename and the folder after it). The fan-out folders are made and synced at start, so
+//! that no upload relies on a folder another one is just making.
+
+use std::error::Error;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as StorePath;
+
+use drivefs_core::id::PackId;
+
+use super::BlocksError;
+use super::space::Space;
+
+/// The store of all packs; clones share it.
+#[derive(Clone)]
+pub struct BlockStore {
+    objects: Arc<dyn ObjectStore>,
+    space: Space,
+}
+
+impl BlockStore {
+    /// Packs in a local folder, which is made where it is not there. Blocks: for start-up.
+    pub fn open_local(dir: &Path, min_free_bytes: u64) -> Result<Self, BlocksError> {
+        make_folders(dir)
+            .map_err(|e| BlocksError::Store(format!("cannot use {}: {e}", dir.display())))?;
+        let objects = LocalFileSystem::new_with_prefix(dir).map_err(error_of)?.with_fsync(true);
+        Ok(Self { objects: Arc::new(objects), space: Space::new(dir, min_free_bytes) })
+    }
+
+    /// Stores a pack. When this returns, it is on disk.
+    pub async fn put(&self, pack: PackId, bytes: Vec<u8>) -> Result<(), BlocksError> {
+        if !self.space.has_room_for(bytes.len() as u64) {
+            return Err(BlocksError::Full);
+        }
+        self.objects.put(&path_of(pack), Bytes::from(bytes).into()).await.map_err(error_of)?;
+        Ok(())
+    }
+
+    /// Reads ranges of a pack, in the order asked.
+    pub async fn read(
+        &self,
+        pack: PackId,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, BlocksError> {
+        self.objects.get_ranges(&path_of(pack), ranges).await.map_err(error_of)
+    }
+}
+
+fn path_of(pack: PackId) -> StorePath {
+    StorePath::from(format!("{:02x}/{pack}", pack.as_bytes()[15]))
+}
+
+fn make_folders(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    for fan in 0..=255 {
+        match fs::create_dir(dir.join(format!("{fan:02x}"))) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    File::open(dir)?.sync_all()?;
+    dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn error_of(e: object_store::Error) -> BlocksError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&e);
+    while let Some(inner) = cause {
+        let kind = inner.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return BlocksError::Full;
+        }
+        cause = inner.source();
+    }
+    BlocksError::Store(e.to_string())
+}

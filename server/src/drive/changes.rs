@@ -1,0 +1,100 @@
+//! Reading the tree: changes behind a cursor, one directory, and which blocks are missing.
+
+use std::collections::HashSet;
+
+use drivefs_core::limits::CHANGES_ROWS_MAX;
+use drivefs_core::limits::HASHES_MAX;
+use drivefs_core::node::NodeKind;
+use drivefs_core::wire::ChangesReply;
+use drivefs_core::wire::ChangesRequest;
+use drivefs_core::wire::ListReply;
+use drivefs_core::wire::ListRequest;
+use drivefs_core::wire::MissingReply;
+use drivefs_core::wire::MissingRequest;
+
+use super::Drive;
+use super::DriveError;
+use super::member_of;
+use crate::auth::Asker;
+use crate::metadata::blocks;
+use crate::metadata::changes;
+use crate::metadata::entries;
+use crate::metadata::nodes;
+
+impl Drive {
+    pub async fn changes(
+        &self,
+        asker: Asker,
+        request: ChangesRequest,
+    ) -> Result<ChangesReply, DriveError> {
+        let limit = request.limit.clamp(1, CHANGES_ROWS_MAX);
+        self.store
+            .read(move |sql| {
+                let membership = member_of(sql, request.ns, asker.user)?;
+                let namespace = membership.namespace;
+                let cursor = request.cursor;
+                if cursor > namespace.seq || (cursor != 0 && cursor < namespace.pruned_seq) {
+                    return Err(DriveError::CursorExpired);
+                }
+                let page = changes::page(sql, request.ns, cursor, namespace.seq, limit)?;
+                Ok(ChangesReply {
+                    nodes: page.nodes,
+                    dirents: page.dirents,
+                    cursor: page.end,
+                    more: page.end < namespace.seq,
+                    root: namespace.root,
+                    role: membership.role,
+                })
+            })
+            .await
+    }
+
+    pub async fn list(&self, asker: Asker, request: ListRequest) -> Result<ListReply, DriveError> {
+        let limit = request.limit.clamp(1, CHANGES_ROWS_MAX);
+        self.store
+            .read(move |sql| {
+                let namespace = member_of(sql, request.ns, asker.user)?.namespace;
+                let parent = nodes::state(sql, request.ns, request.parent)?;
+                if !parent.is_some_and(|p| p.kind == NodeKind::Dir && !p.deleted) {
+                    return Err(DriveError::NotFound("there is no such directory".into()));
+                }
+                let after = request.after.as_ref();
+                let mut dirents = entries::list(sql, request.ns, request.parent, after, limit + 1)?;
+                let more = dirents.len() > limit as usize;
+                dirents.truncate(limit as usize);
+                let mut rows = Vec::with_capacity(dirents.len());
+                let mut known = HashSet::new();
+                for child in dirents.iter().filter_map(|d| d.child) {
+                    if known.insert(child) {
+                        rows.extend(nodes::row(sql, request.ns, child)?);
+                    }
+                }
+                Ok(ListReply { nodes: rows, dirents, more, seq: namespace.seq })
+            })
+            .await
+    }
+
+    pub async fn missing(
+        &self,
+        asker: Asker,
+        request: MissingRequest,
+    ) -> Result<MissingReply, DriveError> {
+        check_count(request.hashes.len())?;
+        self.store
+            .read(move |sql| {
+                let owner = member_of(sql, request.ns, asker.user)?.namespace.owner;
+                Ok(MissingReply { missing: blocks::missing(sql, owner, &request.hashes)? })
+            })
+            .await
+    }
+}
+
+/// Holds the limit on hashes in one request.
+pub(super) fn check_count(hashes: usize) -> Result<(), DriveError> {
+    if hashes > HASHES_MAX {
+        return Err(DriveError::BadRequest(format!(
+            "a request names at most {HASHES_MAX} blocks, this one {hashes}"
+        )));
+    }
+    Ok(())
+}

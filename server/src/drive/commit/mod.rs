@@ -1,0 +1,221 @@
+//! The commit: the one place where a namespace changes, and the order of its changes is made.
+//!
+//! `prepare` does the I/O before the transaction; inside it only rows are read and written. Ops are
+//! independent: each runs in a savepoint of its own, and its first answer is kept under its key, so
+//! that a retry gets the same. Hints go out after the commit is on disk.
+
+mod attrs;
+mod check;
+mod create;
+mod prepare;
+mod put;
+mod relocate;
+mod remove;
+mod work;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::limits::COMMIT_OPS_MAX;
+use drivefs_core::node::Attrs;
+use drivefs_core::wire::Change;
+use drivefs_core::wire::CommitReply;
+use drivefs_core::wire::CommitRequest;
+use drivefs_core::wire::Op;
+use drivefs_core::wire::OpResult;
+use drivefs_core::wire::Place;
+
+use super::Drive;
+use super::DriveError;
+use super::writer_of;
+use crate::auth::Asker;
+use crate::clock;
+use crate::metadata::DbError;
+use crate::metadata::Sql;
+use crate::metadata::accounts;
+use crate::metadata::mounts;
+use crate::metadata::namespaces;
+use crate::metadata::namespaces::Namespace;
+use crate::metadata::ops;
+use prepare::Prepared;
+pub(super) use work::Refusal;
+use work::Work;
+
+impl Drive {
+    pub async fn commit(
+        &self,
+        asker: Asker,
+        request: CommitRequest,
+    ) -> Result<CommitReply, DriveError> {
+        if request.ops.len() > COMMIT_OPS_MAX {
+            return Err(DriveError::BadRequest(format!(
+                "a commit has at most {COMMIT_OPS_MAX} ops, this one {}",
+                request.ops.len()
+            )));
+        }
+        let prepared = self.prepare(&asker, request.ns, &request.ops).await?;
+        let drive = self.clone();
+        // In a task of its own: what was begun is committed and hinted, also when the client is gone.
+        let task = tokio::spawn(async move {
+            let file_max = drive.limits.file_max_bytes;
+            let (ns, op_count) = (request.ns, request.ops.len() as u64);
+            let (reply, changed) = drive
+                .store
+                .write(move |sql| apply(sql, &asker, &request, &prepared, file_max))
+                .await?;
+            if changed {
+                drive.hub.hint(ns);
+                metrics::counter!("drivefs_commits_total").increment(1);
+            }
+            metrics::counter!("drivefs_ops_total").increment(op_count);
+            Ok(reply)
+        });
+        task.await.map_err(|e| DriveError::Internal(e.to_string()))?
+    }
+}
+
+/// Applies all ops under one seq; true when something changed.
+fn apply(
+    sql: &mut dyn Sql,
+    asker: &Asker,
+    request: &CommitRequest,
+    prepared: &[Prepared],
+    file_max: u64,
+) -> Result<(CommitReply, bool), DriveError> {
+    let ns = request.ns;
+    let namespace = namespaces::lock(sql, ns)?.ok_or(DriveError::NoNamespace)?;
+    writer_of(sql, ns, asker.user)?;
+    let owner = accounts::by_id(sql, namespace.owner)?.ok_or(DriveError::NoNamespace)?;
+    let now = clock::now_secs();
+    let mut work = Work {
+        ns,
+        owner: namespace.owner,
+        root: namespace.root,
+        seq: namespace.seq + 1,
+        device: &asker.device_name,
+        now: clock::now_ns(),
+        file_max,
+        quota: owner.quota_bytes,
+        used: i64::try_from(owner.used_bytes).unwrap_or(i64::MAX),
+        sql,
+    };
+    let used_before = work.used;
+    let mut changed = false;
+    let mut results = Vec::with_capacity(request.ops.len());
+    for (op, prepared) in request.ops.iter().zip(prepared) {
+        if let Some(first) = first_answer(work.sql, ns, op)? {
+            results.push(first);
+            continue;
+        }
+        let result = apply_one(&mut work, op, prepared, now)?;
+        changed |= matches!(result, OpResult::Done { .. });
+        results.push(result);
+    }
+    let used_delta = work.used - used_before;
+    let seq = if changed { work.seq } else { namespace.seq };
+    let sql = work.sql;
+    if changed {
+        namespaces::set_seq(sql, ns, seq)?;
+    }
+    if used_delta != 0 {
+        accounts::add_used(sql, namespace.owner, used_delta)?;
+    }
+    ops::prune(sql, now)?;
+    Ok((CommitReply { seq, results }, changed))
+}
+
+fn first_answer(sql: &mut dyn Sql, ns: NamespaceId, op: &Op) -> Result<Option<OpResult>, DbError> {
+    let text = ops::find(sql, ns, op.key)?;
+    text.map(|t| serde_json::from_str(&t).map_err(|_| DbError::Decode("op result"))).transpose()
+}
+
+fn apply_one(
+    work: &mut Work<'_>,
+    op: &Op,
+    prepared: &Prepared,
+    now: i64,
+) -> Result<OpResult, DbError> {
+    work.sql.exec("SAVEPOINT op", &[])?;
+    let used = work.used;
+    let result = match dispatch(work, &op.change, prepared) {
+        Ok(version) => {
+            let done = OpResult::Done { seq: work.seq, version };
+            let text = serde_json::to_string(&done).map_err(|_| DbError::Decode("op result"))?;
+            ops::insert(work.sql, work.ns, op.key, &text, now)?;
+            done
+        }
+        Err(refusal) => {
+            work.sql.exec("ROLLBACK TO op", &[])?;
+            work.used = used;
+            match refusal {
+                Refusal::Conflict(message) => OpResult::Conflict { message },
+                Refusal::Rejected(code, message) => OpResult::Rejected { code, message },
+                Refusal::Db(e) => return Err(e),
+            }
+        }
+    };
+    work.sql.exec("RELEASE op", &[])?;
+    Ok(result)
+}
+
+fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result<u64, Refusal> {
+    match change {
+        Change::Put { node, create: Some(place), base_version, content, attrs, xattrs, .. } => {
+            let content = put::Content { bytes: &content.0, prepared };
+            put::create(work, *node, place, *base_version, &content, attrs, xattrs)
+        }
+        Change::Put { node, create: None, base_version, content, attrs, xattrs, .. } => {
+            let content = put::Content { bytes: &content.0, prepared };
+            put::update(work, *node, *base_version, &content, attrs, xattrs)
+        }
+        Change::Mkdir { node, place, attrs, xattrs } => {
+            create::mkdir(work, *node, place, attrs, xattrs)
+        }
+        Change::Symlink { node, place, target, attrs, xattrs } => {
+            create::symlink(work, *node, place, &target.0, attrs, xattrs)
+        }
+        Change::Mknod { node, place, kind, rdev, attrs, xattrs } => {
+            create::mknod(work, *node, place, *kind, *rdev, attrs, xattrs)
+        }
+        Change::Link { node, place } => create::link(work, *node, place),
+        Change::Move { node, from, to, replace, exchange: true } => {
+            relocate::exchange(work, *node, from, to, *replace)
+        }
+        Change::Move { node, from, to, replace, exchange: false } => {
+            relocate::relocate(work, *node, from, to, *replace)
+        }
+        Change::Unlink { node, place } => remove::unlink(work, *node, place),
+        Change::Rmdir { node, place } => remove::rmdir(work, *node, place),
+        Change::Setattr { node, attrs } => attrs::setattr(work, *node, attrs),
+        Change::Setxattr { node, name, value } => {
+            attrs::setxattr(work, *node, name, value.as_ref())
+        }
+    }
+}
+
+/// A commit by the server itself: shows `target` at a place of the locked namespace `at`.
+pub(super) fn mount_in_root(
+    sql: &mut dyn Sql,
+    at: &Namespace,
+    node: NodeId,
+    place: &Place,
+    target: NamespaceId,
+    attrs: &Attrs,
+) -> Result<(), Refusal> {
+    let seq = at.seq + 1;
+    let mut work = Work {
+        ns: at.ns,
+        owner: at.owner,
+        root: at.root,
+        seq,
+        device: "server",
+        now: clock::now_ns(),
+        file_max: 0,
+        quota: 0,
+        used: 0,
+        sql,
+    };
+    create::mount(&mut work, node, place, target, attrs)?;
+    mounts::insert(work.sql, at.ns, node, target)?;
+    namespaces::set_seq(work.sql, at.ns, seq)?;
+    Ok(())
+}

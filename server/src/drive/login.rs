@@ -1,0 +1,188 @@
+//! Logging in and out, and the tokens of an account.
+
+use std::net::IpAddr;
+
+use drivefs_core::limits::DEVICE_NAME_MAX_BYTES;
+use drivefs_core::wire::LoginReply;
+use drivefs_core::wire::LoginRequest;
+use drivefs_core::wire::TokenInfo;
+use drivefs_core::wire::TokenList;
+use drivefs_core::wire::TokenReply;
+use drivefs_core::wire::TokenRequest;
+
+use super::Drive;
+use super::DriveError;
+use super::account;
+use super::users;
+use crate::auth;
+use crate::auth::Asker;
+use crate::auth::password;
+use crate::auth::token;
+use crate::clock;
+use crate::metadata::accounts;
+use crate::metadata::tokens;
+use crate::metadata::tokens::Device;
+
+/// A token's `last_seen` is written at most this often (seconds).
+const SEEN_EVERY_SECS: i64 = 60;
+
+impl Drive {
+    /// Who holds the token `text`.
+    pub async fn asker(&self, text: &str) -> Result<Asker, DriveError> {
+        let hash = token::hash(text);
+        let now = clock::now_secs();
+        let asker = self.store.read(move |sql| auth::asker_of(sql, &hash, now)).await?;
+        if now - asker.last_seen >= SEEN_EVERY_SECS {
+            self.note_seen(&asker, now);
+        }
+        Ok(asker)
+    }
+
+    /// Notes the time behind the request's back.
+    fn note_seen(&self, asker: &Asker, now: i64) {
+        let store = self.store.clone();
+        let (user, device) = (asker.user, asker.device);
+        tokio::spawn(async move {
+            let noted = store.write(move |sql| tokens::set_last_seen(sql, user, device, now)).await;
+            if let Err(e) = noted {
+                tracing::warn!(error = %e, "last_seen not noted");
+            }
+        });
+    }
+
+    pub async fn login(
+        &self,
+        request: LoginRequest,
+        peer: IpAddr,
+    ) -> Result<LoginReply, DriveError> {
+        let device = checked_name(&request.device)?;
+        let email = users::checked_email(&request.email).map_err(|_| DriveError::BadCredentials)?;
+        self.limiter.attempt(&email, peer, clock::now_secs()).map_err(|secs| {
+            DriveError::TooManyLogins { retry_after_secs: secs.unsigned_abs().max(1) }
+        })?;
+        let wanted = email.clone();
+        let user = self.store.read(move |sql| accounts::by_email(sql, &wanted)).await?;
+        let stored = user.as_ref().map(|u| u.password.clone());
+        let fits = self
+            .work
+            .compute(move || password::verify(&request.password, stored.as_deref()))
+            .await?;
+        let user = user.filter(|u| fits && !u.disabled).ok_or(DriveError::BadCredentials)?;
+        self.limiter.succeeded(&email, peer);
+
+        let (text, hash) = token::make();
+        let device = new_device(&user, device, false, None);
+        let asker = Asker {
+            user: user.user,
+            email: user.email.clone(),
+            root: user.root_ns,
+            device: device.device,
+            device_name: device.name.clone(),
+            last_seen: device.last_seen,
+        };
+        self.store
+            .write(move |sql| {
+                if let Some(old) = tokens::by_name(sql, device.user, &device.name)? {
+                    if old.script {
+                        return Err(DriveError::Conflict(format!(
+                            "{} is the name of a script's token; choose another device name",
+                            device.name
+                        )));
+                    }
+                    tokens::revoke(sql, device.user, &device.name, device.created)?;
+                }
+                Ok(tokens::insert(sql, &device, &hash)?)
+            })
+            .await?;
+        tracing::info!(user = %user.user, device.name = %asker.device_name, "login");
+        Ok(LoginReply { token: text, account: account::shown(self, &asker, &user) })
+    }
+
+    /// Revokes the token that asks.
+    pub async fn logout(&self, asker: Asker) -> Result<(), DriveError> {
+        self.revoke_token(&asker, asker.device_name.clone()).await
+    }
+
+    /// A token for scripts.
+    pub async fn make_token(
+        &self,
+        asker: Asker,
+        request: TokenRequest,
+    ) -> Result<TokenReply, DriveError> {
+        let name = checked_name(&request.name)?;
+        let lifetime = request.expires_secs.map(i64::try_from).transpose();
+        let lifetime =
+            lifetime.map_err(|_| DriveError::BadRequest("expires_secs is too large".into()))?;
+        let (text, hash) = token::make();
+        self.store
+            .write(move |sql| {
+                let user = accounts::by_id(sql, asker.user)?.ok_or(DriveError::BadCredentials)?;
+                if tokens::by_name(sql, asker.user, &name)?.is_some() {
+                    return Err(DriveError::Conflict(format!(
+                        "there is already a device or token called {name}"
+                    )));
+                }
+                let device = new_device(&user, name, true, lifetime);
+                Ok(tokens::insert(sql, &device, &hash)?)
+            })
+            .await?;
+        Ok(TokenReply { token: text })
+    }
+
+    pub async fn list_tokens(&self, asker: Asker) -> Result<TokenList, DriveError> {
+        let devices = self.store.read(move |sql| tokens::of_user(sql, asker.user)).await?;
+        let tokens = devices
+            .into_iter()
+            .map(|d| TokenInfo {
+                name: d.name,
+                script: d.script,
+                created: d.created,
+                last_seen: d.last_seen,
+                expires: d.expires,
+            })
+            .collect();
+        Ok(TokenList { tokens })
+    }
+
+    pub async fn revoke_token(&self, asker: &Asker, name: String) -> Result<(), DriveError> {
+        let user = asker.user;
+        self.store
+            .write(move |sql| {
+                if tokens::revoke(sql, user, &name, clock::now_secs())? {
+                    return Ok(());
+                }
+                Err(DriveError::NotFound(format!("there is no device or token called {name}")))
+            })
+            .await
+    }
+}
+
+fn new_device(
+    user: &accounts::User,
+    name: String,
+    script: bool,
+    lifetime_secs: Option<i64>,
+) -> Device {
+    let now = clock::now_secs();
+    Device {
+        user: user.user,
+        device: rand::random::<u64>() >> 1,
+        name,
+        script,
+        created: now,
+        last_seen: now,
+        expires: lifetime_secs.map(|secs| now.saturating_add(secs)),
+        revoked: None,
+    }
+}
+
+fn checked_name(name: &str) -> Result<String, DriveError> {
+    let name = name.trim();
+    if name.is_empty() || name.len() > DEVICE_NAME_MAX_BYTES || name.contains(char::is_control) {
+        return Err(DriveError::BadRequest(format!(
+            "a device or token needs a name of 1 to {DEVICE_NAME_MAX_BYTES} bytes without control \
+             characters"
+        )));
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,196 @@
+//! Blocks from a client: every one is decoded and checked, then all that are new to the account
+//! become one pack, on disk before the first row names it.
+//!
+//! Two uploads of one block may race: one row wins, the other pack's copy is garbage for `gc`.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use drivefs_core::codec;
+use drivefs_core::codec::Codec;
+use drivefs_core::frame;
+use drivefs_core::frame::Frame;
+use drivefs_core::id::BlockHash;
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::PackId;
+use drivefs_core::id::UserId;
+use drivefs_core::limits::PACK_BLOCKS_MAX;
+use drivefs_core::limits::PACK_MAX_BYTES;
+use drivefs_core::pack::Head;
+use drivefs_core::pack::Location;
+use drivefs_core::pack::PackBuilder;
+use drivefs_core::wire::PackReply;
+
+use super::Drive;
+use super::DriveError;
+use super::load::Loaded;
+use super::writer_of;
+use crate::auth::Asker;
+use crate::blocks::KeyRing;
+use crate::clock;
+use crate::metadata::blocks;
+use crate::metadata::blocks::NewPack;
+
+/// Level at which the server compresses again what came as a delta.
+const LEVEL: i32 = 1;
+
+/// A pack ready to be stored.
+struct Built {
+    pack: NewPack,
+    bytes: Vec<u8>,
+    locations: Vec<Location>,
+}
+
+impl Drive {
+    /// Stores the blocks of `body` (core's frames) for the owner of `ns`.
+    pub async fn upload(
+        &self,
+        asker: Asker,
+        ns: NamespaceId,
+        body: Bytes,
+    ) -> Result<PackReply, DriveError> {
+        let (hashes, bases) = survey(&body)?;
+        let (owner, held, bases) = self
+            .store
+            .read(move |sql| {
+                let owner = writer_of(sql, ns, asker.user)?.namespace.owner;
+                let missing = blocks::missing(sql, owner, &hashes)?;
+                let missing: HashSet<BlockHash> = missing.into_iter().collect();
+                let held: HashSet<BlockHash> =
+                    hashes.into_iter().filter(|h| !missing.contains(h)).collect();
+                let mut found = Vec::new();
+                let mut unknown = Vec::new();
+                for base in bases {
+                    match blocks::find(sql, owner, base)? {
+                        Some(block) => found.push(block),
+                        None => unknown.push(base),
+                    }
+                }
+                if unknown.is_empty() {
+                    Ok((owner, held, found))
+                } else {
+                    Err(DriveError::MissingBlocks(unknown))
+                }
+            })
+            .await?;
+        let base_bytes: u64 = bases.iter().map(|b| u64::from(b.at.block_len)).sum();
+        if base_bytes > 4 * PACK_MAX_BYTES as u64 {
+            return Err(DriveError::TooLarge("the bases of the deltas are too many".into()));
+        }
+        let _held = self.work.hold(2 * (body.len() as u64 + base_bytes)).await?;
+        let bases = self.load(bases).await?;
+        let keys = self.keys.clone();
+        let built = self.work.compute(move || build(&body, &held, &bases, owner, &keys)).await??;
+        let Some(built) = built else { return Ok(PackReply { stored: 0 }) };
+        let stored = self.keep(owner, built).await?;
+        metrics::counter!("drivefs_blocks_stored_total").increment(u64::from(stored));
+        Ok(PackReply { stored })
+    }
+
+    /// Blocks before metadata: the pack is on disk, then rows name it. What begins here ends, also
+    /// when the client goes away.
+    async fn keep(&self, owner: UserId, built: Built) -> Result<u32, DriveError> {
+        let drive = self.clone();
+        let keeping = tokio::spawn(async move {
+            drive.blocks.put(built.pack.pack, built.bytes).await?;
+            drive
+                .store
+                .write(move |sql| {
+                    blocks::insert_pack(sql, &built.pack, built.locations.len())?;
+                    let mut stored = 0;
+                    for at in &built.locations {
+                        stored += u32::from(blocks::insert(sql, owner, built.pack.pack, at)?);
+                    }
+                    Ok(stored)
+                })
+                .await
+        });
+        keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
+    }
+}
+
+/// Checks the limits before anything is decoded; answers the blocks and the bases they need.
+fn survey(body: &[u8]) -> Result<(Vec<BlockHash>, HashSet<BlockHash>), DriveError> {
+    let frames = parsed(body)?;
+    if frames.len() > PACK_BLOCKS_MAX {
+        return Err(DriveError::TooLarge(format!(
+            "a pack holds at most {PACK_BLOCKS_MAX} blocks, this one {}",
+            frames.len()
+        )));
+    }
+    let total: u64 = frames.iter().map(|f| u64::from(f.block_len)).sum();
+    if total > PACK_MAX_BYTES as u64 {
+        return Err(DriveError::TooLarge(format!(
+            "a pack holds at most {PACK_MAX_BYTES} bytes, this one {total}"
+        )));
+    }
+    if frames.iter().any(|f| f.block_len == 0) {
+        return Err(DriveError::BadRequest("a block has at least one byte".into()));
+    }
+    let hashes = frames.iter().map(|f| f.hash).collect();
+    Ok((hashes, frames.iter().filter_map(|f| f.base).collect()))
+}
+
+fn parsed(body: &[u8]) -> Result<Vec<Frame<'_>>, DriveError> {
+    frame::parse(body).map_err(|e| DriveError::BadRequest(e.to_string()))
+}
+
+/// Decodes and checks what the account does not hold and seals it into a pack; none when nothing
+/// is new.
+fn build(
+    body: &[u8],
+    held: &HashSet<BlockHash>,
+    bases: &HashMap<BlockHash, Loaded>,
+    owner: UserId,
+    keys: &KeyRing,
+) -> Result<Option<Built>, DriveError> {
+    let frames = parsed(body)?;
+    let mut seen = HashSet::new();
+    let fresh: Vec<&Frame<'_>> =
+        frames.iter().filter(|f| !held.contains(&f.hash) && seen.insert(f.hash)).collect();
+    if fresh.is_empty() {
+        return Ok(None);
+    }
+    let pack = PackId::from_parts(clock::now_millis(), rand::random());
+    let (key, wrapped_key) = keys.new_pack_key(pack);
+    let capacity = fresh.iter().map(|f| f.encoded.len() + 64).sum();
+    let mut builder = PackBuilder::new(&Head { pack, owner, wrapped_key }, key, capacity);
+    for frame in fresh {
+        let base = frame.base.and_then(|hash| bases.get(&hash)).map(|b| b.plain.as_slice());
+        let plain = checked(frame, base)?;
+        match frame.codec {
+            Codec::Raw | Codec::Zstd if frame.encoded.len() <= plain.len() => {
+                builder.push(frame.hash, frame.codec, frame.block_len, frame.encoded);
+            }
+            // A delta is stored on its own feet, and what compression made longer, raw.
+            _ => {
+                let encoded = codec::encode(&plain, LEVEL)
+                    .map_err(|e| DriveError::Internal(e.to_string()))?;
+                builder.push(frame.hash, encoded.codec, frame.block_len, &encoded.bytes);
+            }
+        }
+    }
+    let (bytes, locations) = builder.finish();
+    let pack = NewPack {
+        pack,
+        owner,
+        size: bytes.len() as u64,
+        wrapped_key: wrapped_key.to_vec(),
+        created: clock::now_secs(),
+    };
+    Ok(Some(Built { pack, bytes, locations }))
+}
+
+/// The block of a frame, if it is the one that its name says.
+fn checked(frame: &Frame<'_>, base: Option<&[u8]>) -> Result<Vec<u8>, DriveError> {
+    let plain = codec::decode(frame.codec, frame.encoded, frame.block_len as usize, base)
+        .map_err(|e| DriveError::BadRequest(format!("block {}: {e}", frame.hash)))?;
+    if BlockHash::of(&plain) != frame.hash {
+        return Err(DriveError::BadRequest(format!(
+            "block {}: its bytes have another hash",
+            frame.hash
+        )));
+    }
+    Ok(plain)
+}

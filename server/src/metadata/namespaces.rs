@@ -1,0 +1,109 @@
+//! Namespaces and who may do what in them.
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
+use drivefs_core::id::UserId;
+use drivefs_core::wire::Role;
+
+use super::DbError;
+use super::Sql;
+use super::value::Row;
+use super::value::params;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace {
+    pub ns: NamespaceId,
+    pub owner: UserId,
+    pub seq: Seq,
+    pub root: NodeId,
+    /// Tombstones up to here are gone.
+    pub pruned_seq: Seq,
+}
+
+/// A namespace as one member sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    pub namespace: Namespace,
+    pub role: Role,
+}
+
+pub fn insert(sql: &mut dyn Sql, n: &Namespace, created: i64) -> Result<(), DbError> {
+    sql.exec(
+        "INSERT INTO namespace (ns, owner, seq, root, pruned_seq, created)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![n.ns, n.owner, n.seq, n.root, n.pruned_seq, created],
+    )?;
+    Ok(())
+}
+
+pub fn put_member(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    user: UserId,
+    role: Role,
+) -> Result<(), DbError> {
+    sql.exec(
+        "INSERT INTO member (ns, user, role) VALUES (?1, ?2, ?3)
+         ON CONFLICT (ns, user) DO UPDATE SET role = ?3",
+        params![ns, user, role_number(role)],
+    )?;
+    Ok(())
+}
+
+/// The namespace, if `user` is a member of it.
+pub fn membership(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    user: UserId,
+) -> Result<Option<Membership>, DbError> {
+    let row = sql.query_one(
+        "SELECT n.ns, n.owner, n.seq, n.root, n.pruned_seq, m.role
+         FROM member m JOIN namespace n ON n.ns = m.ns WHERE m.ns = ?1 AND m.user = ?2",
+        params![ns, user],
+    )?;
+    row.map(|row| Ok(Membership { namespace: namespace_of(&row)?, role: role_of(row.get(5)?)? }))
+        .transpose()
+}
+
+/// Locks the namespace for the rest of the transaction and reads it.
+pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbError> {
+    // An update that changes nothing locks the row on every database.
+    let row = sql.query_one(
+        "UPDATE namespace SET seq = seq WHERE ns = ?1 RETURNING ns, owner, seq, root, pruned_seq",
+        params![ns],
+    )?;
+    row.as_ref().map(namespace_of).transpose()
+}
+
+pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq) -> Result<(), DbError> {
+    sql.exec("UPDATE namespace SET seq = ?2 WHERE ns = ?1", params![ns, seq])?;
+    Ok(())
+}
+
+fn namespace_of(row: &Row) -> Result<Namespace, DbError> {
+    Ok(Namespace {
+        ns: row.get(0)?,
+        owner: row.get(1)?,
+        seq: row.get(2)?,
+        root: row.get(3)?,
+        pruned_seq: row.get(4)?,
+    })
+}
+
+fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Viewer => 1,
+        Role::Editor => 2,
+        Role::Owner => 3,
+    }
+}
+
+fn role_of(number: i64) -> Result<Role, DbError> {
+    match number {
+        1 => Ok(Role::Viewer),
+        2 => Ok(Role::Editor),
+        3 => Ok(Role::Owner),
+        _ => Err(DbError::Decode("role")),
+    }
+}

@@ -1,0 +1,134 @@
+//! The door to the database: `read` on a small pool of connections, `write` through the writer.
+//!
+//! Never blocks an async thread. Every read sees one snapshot.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
+
+use super::DbError;
+use super::Sql;
+use super::schema;
+use super::sqlite::Sqlite;
+use super::writer;
+use super::writer::Message;
+use super::writer::Task;
+
+/// Read connections; more than cores because some wait for the disk.
+const READERS: usize = 4;
+
+/// The metadata store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    queue: mpsc::Sender<Message>,
+    readers: Arc<Readers>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+struct Readers {
+    permits: Semaphore,
+    idle: Mutex<Vec<Sqlite>>,
+}
+
+impl Store {
+    /// Opens the database file, making or refusing its schema. Blocks: for start-up.
+    pub fn open(path: &Path) -> Result<Self, DbError> {
+        let mut db = Sqlite::open(path)?;
+        schema::ensure(&mut db)?;
+        let idle =
+            (0..READERS).map(|_| Sqlite::open_for_reading(path)).collect::<Result<Vec<_>, _>>()?;
+        let (queue, jobs) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("metadata-writer".into())
+            .spawn(move || writer::run(db, &jobs))
+            .map_err(|e| DbError::Other(e.to_string()))?;
+        Ok(Self {
+            queue,
+            readers: Arc::new(Readers { permits: Semaphore::new(READERS), idle: Mutex::new(idle) }),
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    /// Runs `work` in a transaction. When this returns `Ok`, the work is on disk; when `work`
+    /// fails, nothing of it is kept. Dropping the future does not undo the work.
+    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbError> + Send + 'static,
+        F: FnOnce(&mut dyn Sql) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Message::Write(Box::new(Task::new(work, reply)));
+        self.queue.send(job).map_err(|_| DbError::Closed)?;
+        answer.await.map_err(|_| DbError::Closed)?
+    }
+
+    /// Runs `work` on a snapshot, on a blocking thread.
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbError> + Send + 'static,
+        F: FnOnce(&mut dyn Sql) -> Result<T, E> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        let permit = Arc::clone(&readers);
+        let _permit = permit.permits.acquire().await.map_err(|_| DbError::Closed)?;
+        tokio::task::spawn_blocking(move || {
+            let mut lease = Lease::take(readers)?;
+            let db = lease.db.as_mut().ok_or(DbError::Closed)?;
+            db.exec("BEGIN", &[])?;
+            let result = work(db);
+            db.exec("COMMIT", &[])?;
+            result
+        })
+        .await
+        .map_err(|_| DbError::Other("a read panicked".into()))?
+    }
+
+    /// True when another process has committed since this was last asked.
+    pub async fn foreign_commits(&self) -> Result<bool, DbError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::ForeignCommits(reply)).map_err(|_| DbError::Closed)?;
+        answer.await.map_err(|_| DbError::Closed)
+    }
+
+    /// Finishes what is queued and closes the writing connection. Blocks: for the end.
+    pub fn close(&self) {
+        let _ = self.queue.send(Message::Stop);
+        let thread = self.thread.lock().ok().and_then(|mut slot| slot.take());
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A read connection on loan; comes back by itself, unless its read panicked half-way.
+struct Lease {
+    readers: Arc<Readers>,
+    db: Option<Sqlite>,
+}
+
+impl Lease {
+    fn take(readers: Arc<Readers>) -> Result<Self, DbError> {
+        let db = readers.idle.lock().map_err(|_| DbError::Closed)?.pop();
+        Ok(Self { readers, db })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut db) = self.db.take() else { return };
+        if !db.is_idle() && db.batch("ROLLBACK").is_err() {
+            tracing::error!("a read connection is lost");
+            return;
+        }
+        if let Ok(mut idle) = self.readers.idle.lock() {
+            idle.push(db);
+        }
+    }
+}

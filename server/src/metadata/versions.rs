@@ -1,0 +1,76 @@
+//! Versions of files. Rows are written once; a trigger refuses any change.
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::id::VersionNo;
+use drivefs_core::node::TimeNs;
+
+use super::DbError;
+use super::Sql;
+use super::value::params;
+
+/// A version to be written.
+pub struct NewVersion<'a> {
+    pub node: NodeId,
+    pub version: VersionNo,
+    /// Encoded `manifest::Root`.
+    pub content: &'a [u8],
+    /// Length of the content (bytes).
+    pub size: u64,
+    pub device: &'a str,
+    pub committed: TimeNs,
+}
+
+pub fn insert(sql: &mut dyn Sql, ns: NamespaceId, v: &NewVersion<'_>) -> Result<(), DbError> {
+    sql.exec(
+        "INSERT INTO file_version (ns, node, version, content, size, device, committed_ns)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![ns, v.node, v.version, v.content, v.size, v.device, v.committed],
+    )?;
+    Ok(())
+}
+
+/// Content root and size of one version.
+pub fn content(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    version: VersionNo,
+) -> Result<Option<(Vec<u8>, u64)>, DbError> {
+    let row = sql.query_one(
+        "SELECT content, size FROM file_version WHERE ns = ?1 AND node = ?2 AND version = ?3",
+        params![ns, node, version],
+    )?;
+    row.map(|r| Ok((r.get(0)?, r.get(1)?))).transpose()
+}
+
+/// Size of one version; 0 for what has no content.
+pub fn size(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    version: VersionNo,
+) -> Result<u64, DbError> {
+    let row = sql.query_one(
+        "SELECT size FROM file_version WHERE ns = ?1 AND node = ?2 AND version = ?3",
+        params![ns, node, version],
+    )?;
+    row.map_or(Ok(0), |r| r.get(0))
+}
+
+/// Content roots of a node, newest first.
+pub fn roots(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    limit: u32,
+) -> Result<Vec<Vec<u8>>, DbError> {
+    sql.query(
+        "SELECT content FROM file_version WHERE ns = ?1 AND node = ?2
+         ORDER BY version DESC LIMIT ?3",
+        params![ns, node, limit],
+    )?
+    .iter()
+    .map(|r| r.get(0))
+    .collect()
+}
