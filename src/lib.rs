@@ -1,1 +1,12 @@
+//! The client of drivefs: a drive mounted over FUSE, its replica, and the engine that keeps it in
+//! step with the server. `docs/ARCHITECTURE.md` has the floors and the walkthroughs.
 
+pub mod cache;
+pub mod fs;
+pub mod fuse;
+pub mod home;
+pub mod journal;
+pub mod remote;
+pub mod spool;
+pub mod tree;
+pub mod state;

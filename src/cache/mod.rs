@@ -1,0 +1,281 @@
+//! The block cache: plaintext blocks on local disk, by content hash, least recently used first out.
+//!
+//! A block is verified against its hash the first time it is read after a start, and after every
+//! fetch; a damaged one is dropped and fetched again. Blocks that the server does not hold yet
+//! (`unsent`) are never evicted. No lock is held across I/O.
+
+mod evict;
+mod fetch;
+mod files;
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use drivefs_core::id::BlockHash;
+use lru::LruCache;
+use tokio::sync::Notify;
+use tokio::sync::Semaphore;
+
+use crate::remote::Remote;
+use crate::state::CachedBlock;
+use crate::state::Conn;
+use crate::state::Db;
+use crate::state::DbError;
+use crate::state::FileId;
+
+use fetch::InFlight;
+pub use files::DataFiles;
+
+/// Verified blocks remembered in memory: some 100 bytes each.
+const VERIFIED_MAX: usize = 32 * 1024;
+/// Fetches under way at once.
+const FETCHES_MAX: usize = 8;
+
+/// Why a block's bytes cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("local disk: {0}")]
+    Disk(#[from] io::Error),
+    #[error(transparent)]
+    Remote(#[from] crate::remote::RemoteError),
+    #[error("block {0} is damaged on this disk and not on the server yet")]
+    Lost(BlockHash),
+}
+
+/// The cache of one device.
+pub struct BlockCache {
+    db: Arc<Db>,
+    files: DataFiles,
+    remote: Option<Remote>,
+    /// Where verified blocks lie. Eviction removes a block here before it touches its bytes.
+    verified: Mutex<LruCache<BlockHash, (FileId, u64, u32)>>,
+    in_flight: InFlight,
+    fetches: Semaphore,
+    use_counter: AtomicU64,
+    bytes: AtomicU64,
+    limit: u64,
+    grown: Notify,
+    troubles: Mutex<Option<String>>,
+}
+
+impl BlockCache {
+    /// A cache of at most `limit` bytes of blocks. Without a remote nothing is fetched.
+    pub fn open(
+        db: Arc<Db>,
+        files: DataFiles,
+        remote: Option<Remote>,
+        limit: u64,
+    ) -> Result<Self, CacheError> {
+        let (bytes, used) =
+            db.read(|c| Ok::<_, DbError>((c.cached_bytes()?.0, c.max_used()?)))?;
+        Ok(Self {
+            db,
+            files,
+            remote,
+            verified: Mutex::new(LruCache::new(
+                NonZeroUsize::new(VERIFIED_MAX).expect("not zero"),
+            )),
+            in_flight: InFlight::default(),
+            fetches: Semaphore::new(FETCHES_MAX),
+            use_counter: AtomicU64::new(used + 1),
+            bytes: AtomicU64::new(bytes),
+            limit,
+            grown: Notify::new(),
+            troubles: Mutex::new(None),
+        })
+    }
+
+    pub fn files(&self) -> &DataFiles {
+        &self.files
+    }
+
+    /// Bytes of cached blocks, and the limit.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.limit)
+    }
+
+    /// The last failure to get bytes, for `status`; none once a fetch has worked again.
+    pub fn trouble(&self) -> Option<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_trouble(&self, what: Option<String>) {
+        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// Fills `buf` with bytes of a block from `within` on. False when the block is not here.
+    pub fn read_local(
+        &self,
+        hash: &BlockHash,
+        within: u32,
+        buf: &mut [u8],
+    ) -> Result<bool, CacheError> {
+        // A second round happens only when eviction takes the block between look-up and read.
+        for _ in 0..3 {
+            let Some((file_id, offset, len)) = self.locate(hash)? else { return Ok(false) };
+            assert!(within as usize + buf.len() <= len as usize, "reads stay inside their block");
+            let file = match self.files.open(file_id) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.forget(hash)?;
+                    return Ok(false);
+                }
+                Err(e) => return Err(e.into()),
+            };
+            file.read_exact_at(buf, offset + u64::from(within))?;
+            let still = lock(&self.verified).peek(hash) == Some(&(file_id, offset, len));
+            if still {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A whole block, if it is here.
+    pub fn get_local(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some((_, _, len)) = self.locate(hash)? else { return Ok(None) };
+        let mut block = vec![0; len as usize];
+        Ok(self.read_local(hash, 0, &mut block)?.then_some(block))
+    }
+
+    /// Where a verified block lies; verifies it when that was not done since the start.
+    fn locate(&self, hash: &BlockHash) -> Result<Option<(FileId, u64, u32)>, CacheError> {
+        if let Some(at) = lock(&self.verified).get(hash) {
+            return Ok(Some(*at));
+        }
+        let Some(row) = self.db.peek(|c| c.cached(hash))? else { return Ok(None) };
+        match self.verify(&row) {
+            Ok(true) => {
+                let at = (row.file, row.offset, row.len);
+                lock(&self.verified).put(*hash, at);
+                let used = self.next_use();
+                // Its rank among the least recently used is worth no error.
+                if let Err(error) = self.db.write(|c| c.touch_cached(hash, used)) {
+                    tracing::debug!(%error, "could not note the use of a block");
+                }
+                Ok(Some(at))
+            }
+            Ok(false) if row.unsent => Err(CacheError::Lost(*hash)),
+            Ok(false) => {
+                tracing::warn!(block = %hash, "damaged block in the cache, fetching it again");
+                self.forget(hash)?;
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn verify(&self, row: &CachedBlock) -> io::Result<bool> {
+        let file = match self.files.open(row.file) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let mut block = vec![0; row.len as usize];
+        match file.read_exact_at(&mut block, row.offset) {
+            Ok(()) => Ok(BlockHash::of(&block) == row.hash),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Stores a verified block in a data file of its own.
+    pub fn put(&self, hash: &BlockHash, block: &[u8], unsent: bool) -> Result<(), CacheError> {
+        let placed = self.write_block(hash, block, unsent)?;
+        let added = self.db.write(|c| self.index(c, &[placed]));
+        if !matches!(added, Ok(n) if n > 0) {
+            // Another copy was first, or the index took nothing: these bytes are of no use.
+            self.files.remove(placed.file)?;
+        }
+        added?;
+        self.grown.notify_one();
+        Ok(())
+    }
+
+    /// Writes a block's bytes without indexing them; `index` makes them count.
+    pub fn write_block(
+        &self,
+        hash: &BlockHash,
+        block: &[u8],
+        unsent: bool,
+    ) -> Result<CachedBlock, CacheError> {
+        let file_id = self.files.allocate(&self.db)?;
+        let file = self.files.create(file_id)?;
+        if let Err(e) = file.write_all_at(block, 0) {
+            self.files.remove(file_id)?;
+            return Err(e.into());
+        }
+        Ok(CachedBlock {
+            hash: *hash,
+            file: file_id,
+            offset: 0,
+            len: block.len() as u32,
+            unsent,
+        })
+    }
+
+    /// Indexes blocks that lie in data files already, inside the caller's transaction. Returns how
+    /// many of them were new.
+    pub fn index(&self, c: &Conn<'_>, blocks: &[CachedBlock]) -> Result<usize, DbError> {
+        let mut added = 0;
+        for block in blocks {
+            if c.add_cached(block, self.next_use())? {
+                self.bytes.fetch_add(u64::from(block.len), Ordering::Relaxed);
+                added += 1;
+            }
+        }
+        if added > 0 {
+            self.grown.notify_one();
+        }
+        Ok(added)
+    }
+
+    /// Forgets a block and its bytes.
+    fn forget(&self, hash: &BlockHash) -> Result<(), CacheError> {
+        let row = self.db.write(|c| {
+            let row = c.cached(hash)?;
+            c.forget_cached(hash)?;
+            Ok::<_, DbError>(row)
+        })?;
+        lock(&self.verified).pop(hash);
+        if let Some(row) = row {
+            self.bytes.fetch_sub(u64::from(row.len), Ordering::Relaxed);
+            self.release(&row)?;
+        }
+        Ok(())
+    }
+
+    fn next_use(&self) -> u64 {
+        self.use_counter.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads into `buf` from `offset`; what lies past the end of the file reads as zeros.
+pub fn read_or_zeros(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(&mut buf[done..], offset + done as u64) {
+            Ok(0) => {
+                buf[done..].fill(0);
+                return Ok(());
+            }
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

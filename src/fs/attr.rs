@@ -1,0 +1,106 @@
+//! Attributes as programs see them, and the space of the drive.
+
+use drivefs_core::node::NodeKind;
+use drivefs_core::node::TimeNs;
+
+use super::DriveFs;
+use super::lock;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::tree::SetAttrs;
+use crate::tree::TreeError;
+
+/// User and group of whoever mounts.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What stat(2) tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attr {
+    pub nid: Nid,
+    pub kind: NodeKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u32,
+    pub size: u64,
+    pub mtime: TimeNs,
+    pub ctime: TimeNs,
+    pub btime: TimeNs,
+    pub links: u32,
+}
+
+/// Quota and what is used of it (bytes).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Space {
+    pub quota: u64,
+    pub used: u64,
+}
+
+impl DriveFs {
+    /// Attributes of a node's row, with what open files know better.
+    pub fn attr_of(&self, node: &Node) -> Attr {
+        let size = match node.kind {
+            NodeKind::File => {
+                self.spool.loaded(node.nid).map_or(node.size, |content| content.size())
+            }
+            NodeKind::Dir | NodeKind::Mount => 4096,
+            _ => node.size,
+        };
+        Attr {
+            nid: node.nid,
+            kind: node.kind,
+            mode: node.attrs.mode,
+            uid: node.attrs.uid.unwrap_or(self.owner.uid),
+            gid: node.attrs.gid.unwrap_or(self.owner.gid),
+            rdev: node.rdev,
+            size,
+            mtime: node.attrs.mtime,
+            ctime: node.ctime,
+            btime: node.attrs.btime,
+            // Of a folder: 1, "not counted", as on btrfs; counting would cost every stat a scan.
+            links: if node.kind.is_folder() { 1 } else { node.links },
+        }
+    }
+
+    pub fn getattr(&self, nid: Nid) -> Result<Attr, TreeError> {
+        Ok(self.attr_of(&self.tree.node(nid)?))
+    }
+
+    pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
+        Ok(self.attr_of(&self.tree.lookup(parent, name)?))
+    }
+
+    /// Sets attributes and, of a file, the length.
+    pub fn setattr(
+        &self,
+        nid: Nid,
+        set: &SetAttrs,
+        size: Option<u64>,
+    ) -> Result<Attr, TreeError> {
+        let mut set = SetAttrs {
+            uid: set.uid.filter(|&u| u != u32::MAX),
+            gid: set.gid.filter(|&g| g != u32::MAX),
+            ..*set
+        };
+        if let Some(size) = size {
+            self.truncate(nid, size)?;
+            if set.mtime.is_none() {
+                set.mtime = Some(crate::journal::now());
+            }
+        }
+        let node = self.tree.set_attrs(nid, &set)?;
+        Ok(self.attr_of(&node))
+    }
+
+    pub fn space(&self) -> Space {
+        *lock(&self.space)
+    }
+
+    pub fn set_space(&self, space: Space) {
+        *lock(&self.space) = space;
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading folders.
+//!
+//! A handle reads in chunks by name order and remembers where each chunk began, so any offset the
+//! kernel asks for is found again, and a folder of a million entries costs one chunk of memory.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use super::Attr;
+use super::DriveFs;
+use super::lock;
+use crate::state::Nid;
+use crate::state::NodeEntry;
+use crate::tree::Tree;
+use crate::tree::TreeError;
+
+/// Entries read at once.
+const CHUNK: usize = 512;
+
+/// An open folder.
+pub(super) struct DirHandle {
+    nid: Nid,
+    /// `starts[k]` is the name behind which chunk k begins.
+    starts: Vec<Vec<u8>>,
+    chunk: usize,
+    entries: Vec<NodeEntry>,
+}
+
+/// One entry as readdir tells it.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    pub name: Vec<u8>,
+    /// Offset of the entry behind this one.
+    pub next: u64,
+    pub attr: Attr,
+}
+
+impl DriveFs {
+    pub fn opendir(&self, nid: Nid) -> Result<u64, TreeError> {
+        let node = self.tree.node(nid)?;
+        if !node.kind.is_folder() {
+            return Err(TreeError::NotDir);
+        }
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let dir =
+            DirHandle { nid, starts: vec![Vec::new()], chunk: usize::MAX, entries: Vec::new() };
+        lock(&self.dirs).insert(handle, Arc::new(Mutex::new(dir)));
+        Ok(handle)
+    }
+
+    /// Calls `emit` for each entry from `offset` on until it returns false or the end is reached.
+    pub fn readdir(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut emit: impl FnMut(DirEntry) -> bool,
+    ) -> Result<(), TreeError> {
+        let dir = lock(&self.dirs).get(&handle).cloned().ok_or(TreeError::NotFound)?;
+        let mut dir = lock(&dir);
+        if offset == 0 {
+            dir.chunk = usize::MAX;
+            let attr = self.getattr(dir.nid)?;
+            if !emit(DirEntry { name: b".".to_vec(), next: 1, attr }) {
+                return Ok(());
+            }
+        }
+        if offset <= 1 {
+            // The kernel knows the parent itself; the number only has to be some folder's.
+            let attr = self.getattr(dir.nid)?;
+            if !emit(DirEntry { name: b"..".to_vec(), next: 2, attr }) {
+                return Ok(());
+            }
+        }
+        let mut index = offset.saturating_sub(2) as usize;
+        while dir.load(&self.tree, index / CHUNK)? {
+            let Some(entry) = dir.entries.get(index % CHUNK) else { break };
+            let attr = self.attr_of(&entry.node);
+            let next = index as u64 + 3;
+            if !emit(DirEntry { name: entry.name.clone(), next, attr }) {
+                break;
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    pub fn releasedir(&self, handle: u64) {
+        lock(&self.dirs).remove(&handle);
+    }
+}
+
+impl DirHandle {
+    /// Makes `chunk` the current one; false past the end.
+    fn load(&mut self, tree: &Tree, chunk: usize) -> Result<bool, TreeError> {
+        while self.chunk != chunk {
+            // A jump ahead walks there; only a seekdir of an offset never given does that.
+            let k = chunk.min(self.starts.len() - 1);
+            let entries = tree.list(self.nid, &self.starts[k], CHUNK)?;
+            self.chunk = k;
+            self.entries = entries;
+            if self.entries.len() == CHUNK && self.starts.len() == k + 1 {
+                let last = self.entries[CHUNK - 1].name.clone();
+                self.starts.push(last);
+            }
+            if k < chunk && self.entries.len() < CHUNK {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,223 @@
+//! Files: make, open, read, write, close.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use drivefs_core::node::NodeKind;
+
+use super::Attr;
+use super::DriveFs;
+use super::lock;
+use crate::spool::Content;
+use crate::spool::SpoolError;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::tree::NewNode;
+use crate::tree::TreeError;
+
+/// Set-group-ID bit of a folder: what is made in it gets its group.
+const SETGID: u32 = 0o2000;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// An open file.
+pub(super) struct FileHandle {
+    content: Arc<Content>,
+    writes: bool,
+}
+
+/// A read that was tried without the network.
+pub enum ReadHere {
+    Bytes(Vec<u8>),
+    /// Some of it is on the server only.
+    Elsewhere(Arc<Content>),
+}
+
+impl DriveFs {
+    /// Makes a node that is no regular file, or a file that is not opened.
+    pub fn make(
+        &self,
+        parent: Nid,
+        name: &[u8],
+        caller: Caller,
+        new: NewNode,
+    ) -> Result<Attr, TreeError> {
+        let new = self.with_owner(parent, caller, new)?;
+        let node = self.tree.make(parent, name, new)?;
+        Ok(self.attr_of(&node))
+    }
+
+    /// Makes a file and opens it for writing.
+    pub fn create(
+        &self,
+        parent: Nid,
+        name: &[u8],
+        caller: Caller,
+        mode: u32,
+    ) -> Result<(Attr, u64), TreeError> {
+        let new = NewNode {
+            kind: NodeKind::File,
+            mode,
+            uid: None,
+            gid: None,
+            rdev: 0,
+            target: None,
+        };
+        let new = self.with_owner(parent, caller, new)?;
+        let node = self.tree.make(parent, name, new)?;
+        let handle = self.open_node(&node, true)?;
+        Ok((self.attr_of(&node), handle))
+    }
+
+    /// Owner and group of something new: the caller's, but none of its own where that is whoever
+    /// mounts; the folder's group where that has the set-group-ID bit.
+    fn with_owner(
+        &self,
+        parent: Nid,
+        caller: Caller,
+        mut new: NewNode,
+    ) -> Result<NewNode, TreeError> {
+        new.uid = (caller.uid != self.owner.uid).then_some(caller.uid);
+        new.gid = (caller.gid != self.owner.gid).then_some(caller.gid);
+        let dir = self.tree.node(parent)?;
+        if dir.attrs.mode & SETGID != 0 {
+            new.gid = dir.attrs.gid;
+            if new.kind == NodeKind::Dir {
+                new.mode |= SETGID;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Opens a file; the handle keeps the content that the file has now.
+    pub fn open(&self, nid: Nid, writes: bool) -> Result<u64, TreeError> {
+        let node = self.tree.node(nid)?;
+        if node.kind != NodeKind::File {
+            return Err(TreeError::IsDir);
+        }
+        self.open_node(&node, writes)
+    }
+
+    fn open_node(&self, node: &Node, writes: bool) -> Result<u64, TreeError> {
+        let content = self.spool.content(node.nid)?;
+        if writes {
+            content.writers.fetch_add(1, Ordering::Relaxed);
+        }
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        lock(&self.files).insert(handle, Arc::new(FileHandle { content, writes }));
+        Ok(handle)
+    }
+
+    fn content(&self, nid: Nid, handle: u64) -> Result<Arc<Content>, TreeError> {
+        // The page cache writes back under any handle of the inode, or a closed one.
+        if let Some(open) = lock(&self.files).get(&handle).filter(|h| h.content.nid == nid) {
+            return Ok(open.content.clone());
+        }
+        Ok(self.spool.content(nid)?)
+    }
+
+    pub fn read_here(
+        &self,
+        nid: Nid,
+        handle: u64,
+        offset: u64,
+        len: usize,
+    ) -> Result<ReadHere, TreeError> {
+        let content = self.content(nid, handle)?;
+        Ok(match self.spool.read_here(&content, offset, len)? {
+            Some(bytes) => ReadHere::Bytes(bytes),
+            None => ReadHere::Elsewhere(content),
+        })
+    }
+
+    /// Writes; `from_page_cache` as the kernel says.
+    pub fn write(
+        &self,
+        nid: Nid,
+        handle: u64,
+        offset: u64,
+        bytes: &[u8],
+        from_page_cache: bool,
+    ) -> Result<(), TreeError> {
+        let content = self.content(nid, handle)?;
+        let write = || self.spool.write(&content, offset, bytes, from_page_cache);
+        match write() {
+            Err(SpoolError::Superseded) => {
+                self.tree.rescue_superseded(nid)?;
+                write()?;
+            }
+            other => other?,
+        }
+        if !from_page_cache {
+            // Under the writeback cache the kernel keeps the times and tells them itself.
+            let set = crate::tree::SetAttrs {
+                mtime: Some(crate::journal::now()),
+                ..Default::default()
+            };
+            self.tree.set_attrs(nid, &set)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn truncate(&self, nid: Nid, size: u64) -> Result<(), TreeError> {
+        if self.tree.node(nid)?.kind != NodeKind::File {
+            return Err(TreeError::IsDir);
+        }
+        let content = self.spool.content(nid)?;
+        match self.spool.truncate(&content, size) {
+            Err(SpoolError::Superseded) => {
+                self.tree.rescue_superseded(nid)?;
+                self.spool.truncate(&content, size)?;
+            }
+            other => other?,
+        }
+        self.spool.save_size(&content)?;
+        self.tree.journal().wake();
+        Ok(())
+    }
+
+    /// A descriptor was closed: what cannot be kept is told here.
+    pub fn flush(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
+        let content = self.content(nid, handle)?;
+        self.spool.check_limit(&content)?;
+        Ok(())
+    }
+
+    /// The last descriptor of a handle was closed.
+    pub fn release(&self, handle: u64) -> Result<(), TreeError> {
+        let Some(open) = lock(&self.files).remove(&handle) else { return Ok(()) };
+        let nid = open.content.nid;
+        if open.writes {
+            self.spool.save_size(&open.content)?;
+            open.content.writers.fetch_sub(1, Ordering::Relaxed);
+            self.tree.journal().wake();
+        }
+        drop(open);
+        if self.spool.loaded(nid).is_none() {
+            self.spool.forget(nid);
+            self.tree.drop_orphan(nid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file durable against power loss.
+    pub fn fsync(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
+        let content = self.content(nid, handle)?;
+        self.spool.sync(&content)?;
+        self.spool.check_limit(&content)?;
+        Ok(())
+    }
+
+    /// Makes everything that changed in a folder durable against power loss.
+    pub fn fsync_dir(&self) -> Result<(), TreeError> {
+        self.tree
+            .db()
+            .flush()
+            .map_err(|e| TreeError::Spool(SpoolError::Disk(e)))
+    }
+}

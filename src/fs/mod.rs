@@ -1,0 +1,73 @@
+//! File system operations, without a kernel: what the mount does, in terms of tree and spool.
+//!
+//! Never touches the network, except for reads of bytes that are not here. Never waits for fsync,
+//! except in `fsync`.
+
+mod attr;
+mod dirs;
+mod files;
+mod xattrs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+
+use crate::remote::Link;
+use crate::spool::Spool;
+use crate::tree::Tree;
+
+pub use attr::Attr;
+pub use attr::Owner;
+pub use attr::Space;
+pub use dirs::DirEntry;
+pub use files::Caller;
+pub use files::ReadHere;
+
+use dirs::DirHandle;
+use files::FileHandle;
+
+/// The drive as a file system.
+pub struct DriveFs {
+    tree: Arc<Tree>,
+    spool: Arc<Spool>,
+    /// Whoever mounts: owns what has no owner of its own.
+    owner: Owner,
+    next_handle: AtomicU64,
+    files: Mutex<HashMap<u64, Arc<FileHandle>>>,
+    dirs: Mutex<HashMap<u64, Arc<Mutex<DirHandle>>>>,
+    space: Mutex<Space>,
+    link: Arc<Link>,
+    /// Folder of this device, told to `drivefs umount` by an attribute of the root.
+    home: String,
+}
+
+impl DriveFs {
+    pub fn new(tree: Arc<Tree>, owner: Owner, link: Arc<Link>, home: String) -> Self {
+        Self {
+            spool: tree.spool().clone(),
+            tree,
+            owner,
+            next_handle: AtomicU64::new(1),
+            files: Mutex::default(),
+            dirs: Mutex::default(),
+            space: Mutex::new(Space::default()),
+            link,
+            home,
+        }
+    }
+
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    pub fn spool(&self) -> &Arc<Spool> {
+        &self.spool
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,88 @@
+//! Extended attributes: those of programs, and the state that drivefs itself tells.
+//!
+//! `user.drivefs.*` is readable by name and not listed, so that `cp -a` does not copy it.
+
+use drivefs_core::limits::XATTR_NAME_MAX_BYTES;
+
+use super::DriveFs;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::tree::TreeError;
+
+const OWN: &str = "user.drivefs.";
+/// Name spaces that programs may use; others (ACLs) are not supported.
+const KNOWN: [&str; 3] = ["user.", "trusted.", "security."];
+
+impl DriveFs {
+    /// The value of an attribute; none when it is not set.
+    pub fn getxattr(&self, nid: Nid, name: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+        // Asked by the kernel before every write; never set on this path without being noticed.
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        if !KNOWN.iter().any(|k| name.starts_with(k)) {
+            return Err(TreeError::Unsupported);
+        }
+        let node = self.tree().node(nid)?;
+        if let Some(own) = name.strip_prefix(OWN)
+            && let Some(value) = self.own_attribute(&node, own)?
+        {
+            return Ok(Some(value.into_bytes()));
+        }
+        Ok(node.xattrs.get(name).map(|v| v.0.clone()))
+    }
+
+    /// Names of all attributes, each ended by a NUL, as listxattr(2) returns them.
+    pub fn listxattr(&self, nid: Nid) -> Result<Vec<u8>, TreeError> {
+        let node = self.tree().node(nid)?;
+        let mut out = Vec::new();
+        for name in node.xattrs.keys().filter(|n| !n.starts_with(OWN)) {
+            out.extend_from_slice(name.as_bytes());
+            out.push(0);
+        }
+        Ok(out)
+    }
+
+    /// Sets or removes an attribute. `flags` as of setxattr(2).
+    pub fn setxattr(
+        &self,
+        nid: Nid,
+        name: &[u8],
+        value: Option<&[u8]>,
+        flags: i32,
+    ) -> Result<(), TreeError> {
+        let name = std::str::from_utf8(name).map_err(|_| TreeError::Unsupported)?;
+        if !KNOWN.iter().any(|k| name.starts_with(k)) {
+            return Err(TreeError::Unsupported);
+        }
+        if name.starts_with(OWN) {
+            return Err(TreeError::Forbidden);
+        }
+        if name.len() > XATTR_NAME_MAX_BYTES {
+            return Err(TreeError::Limit);
+        }
+        let create = flags & libc::XATTR_CREATE != 0;
+        let replace = flags & libc::XATTR_REPLACE != 0;
+        self.tree().set_xattr(nid, name, value, create, replace)
+    }
+
+    fn own_attribute(&self, node: &Node, name: &str) -> Result<Option<String>, TreeError> {
+        Ok(match name {
+            "state" => Some(self.sync_state(node)?.to_owned()),
+            "version" => Some(node.version.to_string()),
+            "node" => Some(node.id.to_string()),
+            "error" => self.tree().db().peek(|c| c.base_node(&node.id))?.and_then(|b| b.error),
+            "home" => Some(self.home.clone()),
+            _ => None,
+        })
+    }
+
+    /// `synced`, `pending`, `conflict` or `offline` (pending, and the server is not there).
+    fn sync_state(&self, node: &Node) -> Result<&'static str, TreeError> {
+        if node.xattrs.contains_key(crate::tree::CONFLICT_XATTR) {
+            return Ok("conflict");
+        }
+        if !self.tree().db().peek(|c| c.is_dirty(&node.id))? {
+            return Ok("synced");
+        }
+        Ok(if self.link.is_online() { "pending" } else { "offline" })
+    }
+}

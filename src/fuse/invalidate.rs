@@ -1,0 +1,39 @@
+//! Telling the kernel what changed behind its back.
+//!
+//! On a thread of its own: the kernel may hold a lock that a request under way needs.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use fuser::INodeNo;
+use fuser::Notifier;
+
+use crate::tree::Invalidation;
+
+/// Starts the thread; it ends when the sender is dropped.
+pub fn start(notifier: Notifier) -> io::Result<Sender<Invalidation>> {
+    let (sender, receiver) = channel();
+    thread::Builder::new().name("invalidate".into()).spawn(move || {
+        for one in receiver {
+            if let Err(error) = tell(&notifier, &one) {
+                // After the unmount there is nobody to tell.
+                tracing::debug!(%error, ?one, "the kernel did not take an invalidation");
+            }
+        }
+    })?;
+    Ok(sender)
+}
+
+fn tell(notifier: &Notifier, one: &Invalidation) -> io::Result<()> {
+    match one {
+        Invalidation::Entry { parent, name } => {
+            notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
+        }
+        // A negative offset means: attributes only.
+        Invalidation::Attrs { nid } => notifier.inval_inode(INodeNo(*nid), -1, 0),
+    }
+}

@@ -1,0 +1,78 @@
+//! The kernel side: FUSE requests to `fs` and back. Nothing is decided here.
+
+mod adapter;
+mod errno;
+mod invalidate;
+mod mountpoint;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use fuser::BackgroundSession;
+use fuser::Config;
+use fuser::MountOption;
+use fuser::Session;
+use fuser::SessionACL;
+
+use crate::fs::DriveFs;
+
+pub use mountpoint::MountPoint;
+pub use mountpoint::MountPointError;
+pub use mountpoint::is_mounted;
+pub use mountpoint::unmount;
+
+/// How to mount.
+#[derive(Debug, Clone, Default)]
+pub struct MountOptions {
+    pub read_only: bool,
+    pub allow_other: bool,
+    /// Further options of mount(8), as given by `-o`.
+    pub extra: Vec<String>,
+}
+
+/// Mounts the drive. It is usable when this returns; dropping the session unmounts.
+pub fn mount(
+    fs: Arc<DriveFs>,
+    dir: &Path,
+    options: &MountOptions,
+    runtime: tokio::runtime::Handle,
+) -> io::Result<BackgroundSession> {
+    let tree = fs.tree().clone();
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("drivefs".into()),
+        MountOption::Subtype("drivefs".into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+    ];
+    if options.read_only {
+        config.mount_options.push(MountOption::RO);
+    }
+    for extra in &options.extra {
+        config.mount_options.push(option(extra));
+    }
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    config.n_threads = Some(threads);
+    config.clone_fd = true;
+    let session = Session::new(adapter::Adapter::new(fs, runtime), dir, &config)?;
+    tree.set_listener(invalidate::start(session.notifier())?);
+    session.spawn()
+}
+
+fn option(text: &str) -> MountOption {
+    match text {
+        "dev" => MountOption::Dev,
+        "nodev" => MountOption::NoDev,
+        "suid" => MountOption::Suid,
+        "nosuid" => MountOption::NoSuid,
+        "exec" => MountOption::Exec,
+        "noexec" => MountOption::NoExec,
+        "sync" => MountOption::Sync,
+        "async" => MountOption::Async,
+        "dirsync" => MountOption::DirSync,
+        "atime" | "noatime" => MountOption::NoAtime,
+        other => MountOption::CUSTOM(other.to_owned()),
+    }
+}

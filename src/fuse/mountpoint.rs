@@ -1,0 +1,118 @@
+//! The folder to mount on: checked before, repaired after the death of a daemon, unmounted.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+
+/// Why a folder cannot be mounted on, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum MountPointError {
+    #[error("{0} does not exist; make it with `mkdir -p {0}`")]
+    Missing(String),
+    #[error("{0} is not a folder")]
+    NotDir(String),
+    #[error("{0} is already a mounted drivefs; `drivefs umount {0}` ends it")]
+    Mounted(String),
+    #[error("{0} is a mount point of something else ({1})")]
+    Busy(String, String),
+    #[error("{0} is not empty; mounting would hide its files (`-o nonempty` does it anyway)")]
+    NotEmpty(String),
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+/// A folder that can be mounted on.
+#[derive(Debug, Clone)]
+pub struct MountPoint {
+    pub path: PathBuf,
+    /// The mount of a daemon that died was taken away.
+    pub repaired: bool,
+}
+
+impl MountPoint {
+    /// Checks a folder. A drivefs mount whose daemon is dead is unmounted first.
+    pub fn check(dir: &Path, nonempty: bool) -> Result<Self, MountPointError> {
+        let name = dir.display().to_string();
+        let failed = |e| MountPointError::Io(name.clone(), e);
+        let mut repaired = false;
+        if is_dead(dir) {
+            unmount(dir, true).map_err(failed)?;
+            repaired = true;
+        }
+        let meta = match fs::metadata(dir) {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(MountPointError::Missing(name));
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        if !meta.is_dir() {
+            return Err(MountPointError::NotDir(name));
+        }
+        let path = dir.canonicalize().map_err(failed)?;
+        match is_mounted(&path).map_err(failed)? {
+            Some(kind) if kind == "fuse.drivefs" => return Err(MountPointError::Mounted(name)),
+            Some(kind) => return Err(MountPointError::Busy(name, kind)),
+            None => {}
+        }
+        if !nonempty && fs::read_dir(&path).map_err(failed)?.next().is_some() {
+            return Err(MountPointError::NotEmpty(name));
+        }
+        Ok(Self { path, repaired })
+    }
+}
+
+/// A mount whose daemon is gone answers "not connected" to everything.
+fn is_dead(dir: &Path) -> bool {
+    matches!(fs::metadata(dir), Err(e) if matches!(
+        e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)
+    ))
+}
+
+/// The file system type mounted exactly at `path`, if any.
+pub fn is_mounted(path: &Path) -> io::Result<Option<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let wanted = path.to_string_lossy();
+    let mut found = None;
+    for line in table.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let at = left.split(' ').nth(4).map(unescape);
+        if at.as_deref() == Some(&*wanted) {
+            found = right.split(' ').next().map(str::to_owned);
+        }
+    }
+    Ok(found)
+}
+
+/// Octal escapes of mountinfo (proc(5)): space, tab, newline, backslash.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Unmounts; `lazy` takes the name away at once even while files are open.
+pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+        return Ok(rustix::mount::unmount(dir, flags)?);
+    }
+    let program =
+        std::env::var_os("FUSERMOUNT_PATH").unwrap_or_else(|| "fusermount3".into());
+    let mut command = Command::new(program);
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(dir).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if text.contains("busy") {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    Err(io::Error::other(text))
+}

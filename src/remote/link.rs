@@ -1,0 +1,51 @@
+//! Whether the server can be reached, and how many bytes went either way.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// State of the connection, shared by all who ask or tell.
+#[derive(Debug, Default)]
+pub struct Link {
+    offline: AtomicBool,
+    reason: Mutex<String>,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Link {
+    pub fn is_online(&self) -> bool {
+        !self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Why the server cannot be reached; empty while it can.
+    pub fn reason(&self) -> String {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes sent and received since the start, heads of messages included.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count(&self, sent: usize, received: usize) {
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        self.received.fetch_add(received as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn up(&self) {
+        if self.offline.swap(false, Ordering::Relaxed) {
+            self.reason.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            tracing::info!("online");
+        }
+    }
+
+    pub(super) fn down(&self, why: &str) {
+        if !self.offline.swap(true, Ordering::Relaxed) {
+            tracing::warn!(why, "offline");
+        }
+        why.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

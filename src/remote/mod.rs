@@ -1,0 +1,12 @@
+//! The server as the client sees it: one method a request of the sync protocol.
+//!
+//! Keeps the one word on whether the server can be reached (`Link`) and counts bytes. Never
+//! retries: who calls knows what a retry means.
+
+mod error;
+mod http;
+mod link;
+
+pub use error::RemoteError;
+pub use http::Remote;
+pub use link::Link;

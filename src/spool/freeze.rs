@@ -1,0 +1,206 @@
+//! From layers to blocks: the live layer stops taking writes, is cut into blocks around what
+//! changed, and its blocks become cache entries that wait to be sent. The node's content is then
+//! a manifest again, and new writes start a new layer over it.
+
+use std::sync::Arc;
+
+use drivefs_core::delta::Piece as Cut;
+use drivefs_core::delta::rechunk;
+use drivefs_core::id::BlockHash;
+use drivefs_core::manifest::Root;
+
+use super::Content;
+use super::Spool;
+use super::SpoolError;
+use super::content::Base;
+use super::content::BlockMap;
+use super::content::NeedsMap;
+use super::content::Piece;
+use crate::cache::read_or_zeros;
+use crate::state::CachedBlock;
+use crate::state::FileId;
+
+/// A frozen layer that has been cut, ready for `absorb`.
+pub struct Cuts {
+    content: Arc<Content>,
+    layer: FileId,
+    root: Root,
+    map: BlockMap,
+    size: u64,
+    blocks: Vec<CachedBlock>,
+}
+
+impl Spool {
+    /// Turns everything written to these contents so far into blocks, in one transaction at the
+    /// end. Blocking; may fetch base blocks next to a change. Contents that fail are left as they
+    /// were and reported.
+    pub fn freeze(
+        self: &Arc<Self>,
+        contents: Vec<Arc<Content>>,
+    ) -> Result<Vec<(Arc<Content>, SpoolError)>, SpoolError> {
+        let mut cuts = Vec::new();
+        let mut failed = Vec::new();
+        for content in contents {
+            match self.cut(&content) {
+                Ok(Some(cut)) => cuts.push(cut),
+                Ok(None) => {}
+                Err(e) => failed.push((content, e)),
+            }
+        }
+        self.absorb(cuts)?;
+        Ok(failed)
+    }
+
+    /// Freezes the live layer, if there is one, and cuts the frozen content into blocks.
+    fn cut(self: &Arc<Self>, content: &Arc<Content>) -> Result<Option<Cuts>, SpoolError> {
+        self.stop_writes(content)?;
+        self.runtime.block_on(self.load_map(content))?;
+        let (layer, size, whole, dirty, old) = {
+            let parts = content.parts();
+            let Some(layer) = &parts.frozen else { return Ok(None) };
+            let map = parts.base.map.clone().ok_or(SpoolError::Gone)?;
+            match &layer.over {
+                None => (layer.id, layer.size, true, Vec::new(), None),
+                Some(over) => {
+                    // Bytes that a truncation hid and growth brought back are zeros: a change.
+                    let mut dirty = over.covered.clone();
+                    dirty.insert(over.visible..layer.size.max(over.visible));
+                    (layer.id, layer.size, false, dirty.as_slice().to_vec(), Some(map))
+                }
+            }
+        };
+        let old_entries = old.as_ref().map_or(&[][..], |m| &m.entries);
+        let pieces = rechunk(old_entries, &dirty, size, |offset, len| {
+            self.read_frozen(content, offset, len)
+        })?;
+        let mut blocks = Vec::new();
+        for piece in pieces.iter().filter(|p| p.fresh) {
+            if let Some(block) = self.place(content, layer, whole, piece)? {
+                blocks.push(block);
+            }
+        }
+        let entries: Vec<_> = pieces.iter().map(|p| p.entry).collect();
+        let (root, segments) = Root::build(&entries);
+        for segment in segments {
+            if self.cache.get_local(&segment.hash)?.is_none() {
+                blocks.push(self.cache.write_block(&segment.hash, &segment.bytes, true)?);
+            }
+        }
+        let map = BlockMap::new(entries);
+        Ok(Some(Cuts { content: content.clone(), layer, root, map, size, blocks }))
+    }
+
+    /// Where a fresh block lies: in the layer's own data file if that holds all of it, else in a
+    /// file of its own. None when a good copy is in the cache already.
+    fn place(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+        layer: FileId,
+        whole: bool,
+        piece: &Cut,
+    ) -> Result<Option<CachedBlock>, SpoolError> {
+        let hash = piece.entry.hash;
+        // Verified, not just listed: this may be about to become the only copy.
+        if self.verified_here(&hash)? {
+            return Ok(None);
+        }
+        if whole {
+            return Ok(Some(CachedBlock {
+                hash,
+                file: layer,
+                offset: piece.offset,
+                len: piece.entry.len,
+                unsent: true,
+            }));
+        }
+        let bytes = self.read_frozen(content, piece.offset, piece.entry.len as usize)?;
+        if BlockHash::of(&bytes) != hash {
+            return Err(std::io::Error::other("a frozen layer changed while it was read").into());
+        }
+        Ok(Some(self.cache.write_block(&hash, &bytes, true)?))
+    }
+
+    fn verified_here(&self, hash: &BlockHash) -> Result<bool, SpoolError> {
+        Ok(self.cache.read_local(hash, 0, &mut [])?)
+    }
+
+    /// Moves the live layer to the frozen place, unless one is there already.
+    fn stop_writes(&self, content: &Content) -> Result<(), SpoolError> {
+        let mut parts = content.parts_mut();
+        if parts.frozen.is_some() || parts.live.is_none() {
+            return Ok(());
+        }
+        let size = parts.size;
+        self.db.write(|c| {
+            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            node.frozen = node.live.take();
+            node.size = size;
+            c.update_node(&node)?;
+            Ok::<_, SpoolError>(())
+        })?;
+        parts.unsaved = false;
+        parts.frozen = parts.live.take();
+        Ok(())
+    }
+
+    /// Reads exactly `len` bytes of the frozen content, fetching base blocks if need be.
+    fn read_frozen(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, SpoolError> {
+        let range = offset..offset + len as u64;
+        let plan =
+            content.parts().plan_frozen(range).map_err(|NeedsMap| SpoolError::Gone)?;
+        let mut buf = vec![0; len];
+        for (range, piece) in plan {
+            let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
+            match piece {
+                Piece::Zeros => {}
+                Piece::Local { file, offset } => read_or_zeros(&file, part, offset)?,
+                Piece::Block { hash, within } => {
+                    if !self.cache.read_local(&hash, within, part)? {
+                        let block = self.runtime.block_on(self.cache.fetch(content.ns, hash))?;
+                        part.copy_from_slice(&block[within as usize..][..part.len()]);
+                    }
+                }
+            }
+        }
+        Ok(buf)
+    }
+
+    /// Makes the cut blocks the content of their nodes, all in one transaction.
+    fn absorb(&self, cuts: Vec<Cuts>) -> Result<(), SpoolError> {
+        if cuts.is_empty() {
+            return Ok(());
+        }
+        self.db.write(|c| {
+            for cut in &cuts {
+                self.cache.index(c, &cut.blocks)?;
+                let Some(mut node) = c.node(cut.content.nid)? else { continue };
+                node.content = Some(cut.root.encode());
+                node.frozen = None;
+                if node.live.is_none() {
+                    node.size = cut.size;
+                }
+                c.update_node(&node)?;
+            }
+            Ok::<_, SpoolError>(())
+        })?;
+        for cut in cuts {
+            {
+                let mut parts = cut.content.parts_mut();
+                let mut base = Base::new(cut.root);
+                base.map = Some(Arc::new(cut.map));
+                parts.base = base;
+                parts.frozen = None;
+            }
+            // All its blocks may lie elsewhere (a second copy), or none of it was adopted.
+            if !self.db.peek(|c| c.is_file_cached(cut.layer))? {
+                self.cache.files().remove(cut.layer)?;
+            }
+        }
+        Ok(())
+    }
+}

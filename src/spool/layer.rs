@@ -1,0 +1,158 @@
+//! One layer of written bytes over older content.
+//!
+//! A layer is a sparse data file of the content's full length. A layer *over* something also has a
+//! log of what it covers (`.map`), because holes cannot tell "not written" from zeros. A write goes
+//! to the data file first and to the log second, so after the death of this process every byte
+//! that was acknowledged is found again.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::ranges::RangeSet;
+use crate::cache::DataFiles;
+use crate::state::FileId;
+
+const RECORD_BYTES: usize = 24;
+const KIND_COVER: u32 = 0x5244_4c43;
+const KIND_TRUNCATE: u32 = 0x5244_4c54;
+
+/// A layer that is open.
+pub struct Layer {
+    pub id: FileId,
+    pub data: Arc<File>,
+    pub size: u64,
+    /// What lies below shows where this layer has no bytes; none when nothing does.
+    pub over: Option<Below>,
+}
+
+/// How a layer covers what lies below it.
+pub struct Below {
+    /// Bytes written in this layer.
+    pub covered: RangeSet,
+    /// What lies below is visible up to here only: a truncation hid the rest.
+    pub visible: u64,
+    map: File,
+}
+
+impl Layer {
+    /// Starts a layer of `size` bytes: over content of `below` bytes, or over nothing.
+    pub fn create(files: &DataFiles, id: FileId, below: Option<u64>) -> io::Result<Self> {
+        let data = files.create(id)?;
+        let over = match below {
+            None => None,
+            Some(visible) => {
+                data.set_len(visible)?;
+                let map = files.open_map(id)?;
+                Some(Below { covered: RangeSet::default(), visible, map })
+            }
+        };
+        Ok(Self { id, data, size: below.unwrap_or(0), over })
+    }
+
+    /// Opens a layer that an earlier process wrote. `below`: length of what lies under it, if it
+    /// is over something.
+    pub fn recover(files: &DataFiles, id: FileId, below: Option<u64>) -> io::Result<Self> {
+        let Some(below) = below else {
+            let data = files.create(id)?;
+            let size = data.metadata()?.len();
+            return Ok(Self { id, data, size, over: None });
+        };
+        let data = files.create(id)?;
+        let mut map = files.open_map(id)?;
+        let mut log = Vec::new();
+        map.read_to_end(&mut log)?;
+        let whole = log.len() / RECORD_BYTES * RECORD_BYTES;
+        // A record that was cut off was never acknowledged; the next must not follow its rest.
+        map.set_len(whole as u64)?;
+        let mut layer = Self {
+            id,
+            data,
+            size: below,
+            over: Some(Below { covered: RangeSet::default(), visible: below, map }),
+        };
+        for record in log[..whole].chunks_exact(RECORD_BYTES) {
+            layer.replay(record)?;
+        }
+        // Growth past the log's last word is covered bytes whose record was not acknowledged.
+        layer.data.set_len(layer.size)?;
+        Ok(layer)
+    }
+
+    fn replay(&mut self, record: &[u8]) -> io::Result<()> {
+        let word = |at: usize| {
+            let mut b = [0; 8];
+            b.copy_from_slice(&record[at..at + 8]);
+            u64::from_le_bytes(b)
+        };
+        let kind = u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
+        let (a, b) = (word(8), word(16));
+        let over = self.over.as_mut().expect("only layers over something have a log");
+        match kind {
+            KIND_COVER if a <= b => {
+                over.covered.insert(a..b);
+                self.size = self.size.max(b);
+            }
+            KIND_TRUNCATE => {
+                over.covered.truncate(a);
+                over.visible = over.visible.min(a);
+                self.size = a;
+            }
+            _ => return Err(io::Error::other(format!("damaged spool log of layer {}", self.id))),
+        }
+        Ok(())
+    }
+
+    /// Writes bytes; on return the death of this process cannot lose them.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.data.write_all_at(bytes, offset)?;
+        let end = offset + bytes.len() as u64;
+        if let Some(over) = &mut self.over {
+            if !over.covered.contains(offset..end) {
+                log(&mut over.map, KIND_COVER, offset, end)?;
+                over.covered.insert(offset..end);
+            }
+        }
+        self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Sets the length; growth reads as zeros.
+    pub fn truncate(&mut self, size: u64) -> io::Result<()> {
+        if let Some(over) = &mut self.over {
+            log(&mut over.map, KIND_TRUNCATE, size, 0)?;
+            over.covered.truncate(size);
+            over.visible = over.visible.min(size);
+        }
+        self.data.set_len(size)?;
+        self.size = size;
+        Ok(())
+    }
+
+    /// Makes the layer durable against power loss.
+    pub fn sync(&self, files: &DataFiles) -> io::Result<()> {
+        self.data.sync_data()?;
+        if let Some(over) = &self.over {
+            over.map.sync_data()?;
+        }
+        files.sync_folder(self.id)
+    }
+}
+
+fn log(map: &mut File, kind: u32, a: u64, b: u64) -> io::Result<()> {
+    let mut record = [0; RECORD_BYTES];
+    record[..4].copy_from_slice(&kind.to_le_bytes());
+    record[8..16].copy_from_slice(&a.to_le_bytes());
+    record[16..].copy_from_slice(&b.to_le_bytes());
+    let n = map.write(&record)?;
+    if n < RECORD_BYTES {
+        // Half a record (full disk) would garble all that follow.
+        let len = map.metadata()?.len();
+        map.set_len(len - n as u64)?;
+        return Err(io::Error::from(io::ErrorKind::StorageFull));
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! The spool: bytes that were written here and are not on the server yet, and how they read
+//! together with what is.
+//!
+//! `Content` is one file; `write` and `read` are its operations; `freeze` turns layers into blocks
+//! of the cache that wait to be sent. The death of the process loses nothing that a write
+//! acknowledged; power loss nothing that `sync` acknowledged.
+
+mod content;
+mod freeze;
+mod layer;
+mod ranges;
+mod read;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use drivefs_core::limits::FILE_MAX_BYTES_DEFAULT;
+use drivefs_core::manifest::Root;
+
+use crate::cache::BlockCache;
+use crate::journal::Journal;
+use crate::state::Db;
+use crate::state::Nid;
+use crate::state::Node;
+
+pub use content::Base;
+pub use content::BlockMap;
+pub use content::Content;
+pub use content::SpoolError;
+use content::Parts;
+use layer::Layer;
+
+/// All contents of the drive; those in use are in memory.
+pub struct Spool {
+    db: Arc<Db>,
+    cache: Arc<BlockCache>,
+    journal: Arc<Journal>,
+    contents: Mutex<HashMap<Nid, Weak<Content>>>,
+    file_max: AtomicU64,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Spool {
+    pub fn new(
+        db: Arc<Db>,
+        cache: Arc<BlockCache>,
+        journal: Arc<Journal>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            db,
+            cache,
+            journal,
+            contents: Mutex::default(),
+            file_max: AtomicU64::new(FILE_MAX_BYTES_DEFAULT),
+            runtime,
+        }
+    }
+
+    pub fn cache(&self) -> &Arc<BlockCache> {
+        &self.cache
+    }
+
+    /// Sets the largest file that the server takes (bytes).
+    pub fn set_file_max(&self, bytes: u64) {
+        self.file_max.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn file_max(&self) -> u64 {
+        self.file_max.load(Ordering::Relaxed)
+    }
+
+    /// The content of a file node, loaded if need be. Whoever asks twice gets the same.
+    pub fn content(&self, nid: Nid) -> Result<Arc<Content>, SpoolError> {
+        if let Some(content) = self.loaded(nid) {
+            return Ok(content);
+        }
+        let node = self.db.peek(|c| c.node(nid))?.ok_or(SpoolError::Gone)?;
+        self.content_of(&node)
+    }
+
+    /// The same for who has the node's row at hand (of this very moment).
+    pub fn content_of(&self, node: &Node) -> Result<Arc<Content>, SpoolError> {
+        let mut contents = self.lock();
+        if let Some(content) = contents.get(&node.nid).and_then(Weak::upgrade) {
+            return Ok(content);
+        }
+        let content = Arc::new(self.load(node)?);
+        contents.insert(node.nid, Arc::downgrade(&content));
+        Ok(content)
+    }
+
+    /// The content, if somebody has it in use.
+    pub fn loaded(&self, nid: Nid) -> Option<Arc<Content>> {
+        self.lock().get(&nid).and_then(Weak::upgrade)
+    }
+
+    /// Drops the entries of contents that nobody uses any more.
+    pub fn forget_unused(&self) {
+        self.lock().retain(|_, c| c.strong_count() > 0);
+    }
+
+    /// Drops one entry when nobody uses it.
+    pub fn forget(&self, nid: Nid) {
+        let mut contents = self.lock();
+        if contents.get(&nid).is_some_and(|c| c.strong_count() == 0) {
+            contents.remove(&nid);
+        }
+    }
+
+    fn load(&self, node: &Node) -> Result<Content, SpoolError> {
+        let files = self.cache.files();
+        let root = match &node.content {
+            Some(bytes) => Root::decode(bytes)?,
+            None => Root::empty(),
+        };
+        let mut below = root.size();
+        let base = Base::new(root);
+        let mut open = |layer: Option<(u64, bool)>| -> Result<Option<Layer>, SpoolError> {
+            let Some((id, over)) = layer else { return Ok(None) };
+            let layer = Layer::recover(files, id, over.then_some(below))?;
+            below = layer.size;
+            Ok(Some(layer))
+        };
+        let frozen = open(node.frozen)?;
+        let live = open(node.live)?;
+        let parts = Parts {
+            size: below,
+            live,
+            frozen,
+            base,
+            superseded: node.superseded.then(Vec::new),
+            over_limit: below > self.file_max(),
+            written: None,
+            unsaved: below != node.size,
+        };
+        Ok(Content::new(node.nid, node.ns, parts))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Nid, Weak<Content>>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

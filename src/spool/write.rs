@@ -1,0 +1,161 @@
+//! Writing to a content: into its live layer, which starts at the first write.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Content;
+use super::Spool;
+use super::SpoolError;
+use super::content::Parts;
+use super::layer::Layer;
+use crate::state::DbError;
+use crate::state::Node;
+
+impl Spool {
+    /// Writes bytes at an offset. On return they survive the death of this process.
+    ///
+    /// `from_page_cache`: the program's write was acknowledged long ago, so bytes past the file
+    /// limit are kept too, and the error is told when the file is closed (`check_limit`).
+    pub fn write(
+        &self,
+        content: &Content,
+        offset: u64,
+        bytes: &[u8],
+        from_page_cache: bool,
+    ) -> Result<(), SpoolError> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        let over_limit = end > self.file_max();
+        if over_limit && !from_page_cache {
+            return Err(SpoolError::TooLarge(self.file_max()));
+        }
+        let mut parts = content.parts_mut();
+        let layer = self.live_layer(content, &mut parts, None)?;
+        layer.write_at(offset, bytes)?;
+        parts.size = parts.size.max(end);
+        parts.unsaved = true;
+        parts.over_limit |= over_limit;
+        parts.written = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Fails when the content has grown past the file limit.
+    pub fn check_limit(&self, content: &Content) -> Result<(), SpoolError> {
+        let parts = content.parts();
+        if parts.over_limit && parts.size > self.file_max() {
+            return Err(SpoolError::TooLarge(self.file_max()));
+        }
+        Ok(())
+    }
+
+    /// Sets the length; growth reads as zeros.
+    pub fn truncate(&self, content: &Content, size: u64) -> Result<(), SpoolError> {
+        if size > self.file_max() {
+            return Err(SpoolError::TooLarge(self.file_max()));
+        }
+        let mut parts = content.parts_mut();
+        if parts.size == size && parts.live.is_none() {
+            return Ok(());
+        }
+        let layer = self.live_layer(content, &mut parts, Some(size))?;
+        layer.truncate(size)?;
+        parts.size = size;
+        parts.unsaved = true;
+        parts.over_limit = false;
+        parts.written = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The layer that takes writes, started if there is none. `truncated_to`: a length that is set
+    /// right after; at 0 nothing below will show.
+    fn live_layer<'a>(
+        &self,
+        content: &Content,
+        parts: &'a mut Parts,
+        truncated_to: Option<u64>,
+    ) -> Result<&'a mut Layer, SpoolError> {
+        if parts.superseded.is_some() {
+            return Err(SpoolError::Superseded);
+        }
+        if parts.live.is_none() {
+            let over = parts.size > 0 && truncated_to != Some(0);
+            // The file first: without it the row would claim that nothing lies below.
+            let id = self.cache.files().allocate(&self.db)?;
+            let layer = Layer::create(self.cache.files(), id, over.then_some(parts.size))?;
+            self.db.write(|c| {
+                let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+                self.journal.note_node(c, &node)?;
+                node.live = Some((id, over));
+                c.update_node(&node)?;
+                Ok::<_, SpoolError>(())
+            })?;
+            parts.live = Some(layer);
+            self.journal.wake();
+        }
+        Ok(parts.live.as_mut().expect("started above"))
+    }
+
+    /// Brings the size in the database up to date.
+    pub fn save_size(&self, content: &Content) -> Result<(), SpoolError> {
+        let mut parts = content.parts_mut();
+        if !parts.unsaved {
+            return Ok(());
+        }
+        let size = parts.size;
+        self.db.write(|c| match c.node(content.nid)? {
+            Some(node) => {
+                c.set_size_and_times(node.nid, size, node.attrs.mtime, node.ctime)
+            }
+            None => Ok(()),
+        })?;
+        parts.unsaved = false;
+        Ok(())
+    }
+
+    /// Makes all that was written to this content durable against power loss.
+    pub fn sync(&self, content: &Content) -> Result<(), SpoolError> {
+        self.save_size(content)?;
+        let parts = content.parts();
+        let files = self.cache.files();
+        let mut open: Vec<Arc<std::fs::File>> = Vec::new();
+        for layer in [&parts.live, &parts.frozen].into_iter().flatten() {
+            layer.sync(files)?;
+        }
+        // Blocks that became cache and wait to be sent are this file's only copy as well.
+        if let Some(map) = &parts.base.map {
+            let mut last = None;
+            for entry in &map.entries {
+                let row = self.db.peek(|c| c.cached(&entry.hash))?;
+                if let Some(row) = row.filter(|r| r.unsent && last != Some(r.file)) {
+                    open.push(files.open(row.file)?);
+                    files.sync_folder(row.file)?;
+                    last = Some(row.file);
+                }
+            }
+        }
+        drop(parts);
+        for file in open {
+            file.sync_data()?;
+        }
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// Drops a deleted node's layers.
+    pub fn discard(&self, node: &Node) -> Result<(), SpoolError> {
+        let files = self.cache.files();
+        for (id, _) in [node.live, node.frozen].into_iter().flatten() {
+            files.remove(id)?;
+        }
+        Ok(())
+    }
+
+    /// Repairs sizes after the death of an earlier process: the layers know better than the rows.
+    pub fn recover(&self) -> Result<Vec<Node>, SpoolError> {
+        let nodes = self.db.read(|c| Ok::<_, DbError>(c.nodes_to_recover()?))?;
+        for node in nodes.iter().filter(|n| n.links > 0) {
+            let content = self.content_of(node)?;
+            self.save_size(&content)?;
+        }
+        Ok(nodes)
+    }
+}

@@ -1,0 +1,109 @@
+//! Giving nodes a new identity: when a subtree moves into another namespace, and when what the
+//! server deleted is kept because it was changed here.
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+
+use super::Tree;
+use super::TreeError;
+use super::new_id;
+use crate::state::BaseDirent;
+use crate::state::Conn;
+use crate::state::Node;
+use crate::state::NodeEntry;
+
+impl Tree {
+    /// Makes a node, and everything below it, new nodes of namespace `ns`. The inode numbers and
+    /// contents stay; for the old namespace the entries below are noted as removed. The caller
+    /// notes the node's own place. Returns the node as it is then.
+    pub(super) fn reidentify(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        ns: NamespaceId,
+    ) -> Result<Node, TreeError> {
+        let known = c.base_node(&node.id)?.is_none_or(|b| b.agreed.is_some());
+        let moved = Node {
+            id: new_id(),
+            ns,
+            version: 0,
+            source: if known { Some((node.ns, node.id)) } else { node.source },
+            ..node.clone()
+        };
+        c.delete_base_node(&node.id)?;
+        c.update_node(&moved)?;
+        self.journal.note_new_node(c, moved.id, ns)?;
+        if !node.kind.is_folder() {
+            return Ok(moved);
+        }
+        let mut after = Vec::new();
+        loop {
+            let entries = c.children(node.nid, &after, 512)?;
+            let Some(last) = entries.last() else { break };
+            after.clone_from(&last.name);
+            for entry in entries {
+                if entry.node.links > 1 && !entry.node.kind.is_folder() {
+                    return Err(TreeError::CrossDevice);
+                }
+                let child = self.reidentify(c, &entry.node, ns)?;
+                self.note_moved_entry(c, node, &moved, &entry, child.id)?;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn note_moved_entry(
+        &self,
+        c: &Conn<'_>,
+        old_dir: &Node,
+        new_dir: &Node,
+        entry: &NodeEntry,
+        new_child: NodeId,
+    ) -> Result<(), TreeError> {
+        let (name, old_child) = (&entry.name, &entry.node);
+        self.journal.note_dirent(c, old_dir.ns, old_dir.id, name, Some(old_child), None)?;
+        self.journal.note_dirent(c, new_dir.ns, new_dir.id, name, None, Some(new_child))?;
+        Ok(())
+    }
+
+    /// Keeps a node whose entry the server removed, because it was changed here: it becomes a new
+    /// node under the same name. A folder keeps the children that it still has here.
+    pub(super) fn keep_as_new(&self, c: &Conn<'_>, node: &Node) -> Result<Node, TreeError> {
+        let kept = Node { id: new_id(), version: 0, source: None, ..node.clone() };
+        c.delete_base_node(&node.id)?;
+        c.update_node(&kept)?;
+        self.journal.note_new_node(c, kept.id, kept.ns)?;
+        if node.kind.is_folder() {
+            let mut after = Vec::new();
+            loop {
+                let entries = c.children(node.nid, &after, 512)?;
+                let Some(last) = entries.last() else { break };
+                after.clone_from(&last.name);
+                for entry in entries {
+                    self.carry_over(c, node, &kept, &entry.name)?;
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// An entry of a folder that got a new identity: what the server had under the old one is gone
+    /// with it, so under the new one the entry is to be made.
+    fn carry_over(
+        &self,
+        c: &Conn<'_>,
+        old_dir: &Node,
+        new_dir: &Node,
+        name: &[u8],
+    ) -> Result<(), TreeError> {
+        c.delete_base_dirent(&old_dir.id, name)?;
+        c.put_base_dirent(&BaseDirent {
+            parent: new_dir.id,
+            name: name.to_vec(),
+            ns: new_dir.ns,
+            child: None,
+            since: self.journal.tick(),
+        })?;
+        Ok(())
+    }
+}

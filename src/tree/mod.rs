@@ -1,0 +1,256 @@
+//! The local tree: what the mount shows, and the rules by which it changes.
+//!
+//! `ops` are changes made here (each notes its intent), `apply` those the server tells,
+//! `resolve` is the pure rule where both meet, `pending` and `sent` are what the engine asks for
+//! and reports back. After each change to what the kernel may have cached, an `Invalidation` goes
+//! out, once the transaction is done.
+
+mod apply;
+mod conflict;
+mod cross;
+mod ops;
+mod pending;
+mod rename;
+pub mod resolve;
+mod sent;
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::name::NameError;
+use drivefs_core::node::NodeKind;
+use rand::Rng;
+
+use crate::journal::Journal;
+use crate::journal::now;
+use crate::spool::Spool;
+use crate::spool::SpoolError;
+use crate::state::Conn;
+use crate::state::Db;
+use crate::state::DbError;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::state::ROOT;
+
+pub use apply::Applied;
+pub use conflict::CONFLICT_XATTR;
+pub use ops::NewNode;
+pub use ops::SetAttrs;
+pub use pending::PendingDirent;
+pub use pending::PendingNode;
+pub use pending::QueueItem;
+pub use rename::RenameMode;
+pub use sent::SentOp;
+
+/// What the kernel may have cached and has to ask again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invalidation {
+    /// The name `name` in `parent` leads elsewhere now, or nowhere.
+    Entry { parent: Nid, name: Vec<u8> },
+    /// Attributes changed.
+    Attrs { nid: Nid },
+}
+
+/// Why a change of the tree did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("no such file or folder")]
+    NotFound,
+    #[error("the name is taken")]
+    Exists,
+    #[error("not a folder")]
+    NotDir,
+    #[error("is a folder")]
+    IsDir,
+    #[error("the folder is not empty")]
+    NotEmpty,
+    #[error("not allowed")]
+    Forbidden,
+    #[error("this folder is shared with you for reading only")]
+    ReadOnly,
+    #[error("the folder leads into another drive")]
+    Busy,
+    #[error("a folder cannot move into itself")]
+    IntoItself,
+    #[error("not between these folders")]
+    CrossDevice,
+    #[error("the server sent what makes no sense: {0}")]
+    Protocol(String),
+    #[error("over a limit")]
+    Limit,
+    #[error("no such attribute")]
+    NoAttribute,
+    #[error("not supported")]
+    Unsupported,
+}
+
+/// The tree of one device.
+pub struct Tree {
+    db: Arc<Db>,
+    journal: Arc<Journal>,
+    spool: Arc<Spool>,
+    next_nid: AtomicU64,
+    device: String,
+    listener: Mutex<Option<Sender<Invalidation>>>,
+}
+
+impl Tree {
+    pub fn open(
+        db: Arc<Db>,
+        journal: Arc<Journal>,
+        spool: Arc<Spool>,
+        device: String,
+    ) -> Result<Self, DbError> {
+        let next = db.read(|c| c.max_nid())? + 1;
+        Ok(Self {
+            db,
+            journal,
+            spool,
+            next_nid: AtomicU64::new(next.max(ROOT + 1)),
+            device,
+            listener: Mutex::default(),
+        })
+    }
+
+    /// Who hears of what the kernel has to forget.
+    pub fn set_listener(&self, listener: Sender<Invalidation>) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+
+    pub fn db(&self) -> &Arc<Db> {
+        &self.db
+    }
+
+    pub fn spool(&self) -> &Arc<Spool> {
+        &self.spool
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    fn announce(&self, what: Vec<Invalidation>) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = &*listener {
+            for one in what {
+                // The listener is gone when the mount is: then nothing is cached either.
+                let _ = listener.send(one);
+            }
+        }
+    }
+
+    fn new_nid(&self) -> Nid {
+        self.next_nid.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A node by number; a folder that leads into another namespace is its root there.
+    pub fn node(&self, nid: Nid) -> Result<Node, TreeError> {
+        self.db.peek(|c| {
+            let node = c.node(nid)?.ok_or(TreeError::NotFound)?;
+            through_mount(c, node)
+        })
+    }
+
+    pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
+        self.db.peek(|c| {
+            let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
+            through_mount(c, node)
+        })
+    }
+
+    /// Up to `limit` entries of a folder in name order behind `after`.
+    pub fn list(
+        &self,
+        parent: Nid,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<crate::state::NodeEntry>, TreeError> {
+        self.db.peek(|c| {
+            let mut entries = c.children(parent, after, limit)?;
+            for entry in &mut entries {
+                if entry.node.kind == NodeKind::Mount {
+                    entry.node = through_mount(c, entry.node.clone())?;
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    /// A path of the node from the root of the mount, for people; one of several if linked.
+    pub fn path_of(&self, nid: Nid) -> Result<String, TreeError> {
+        self.db.read(|c| path_of(c, nid))
+    }
+
+    /// The node at a path of names below the root.
+    pub fn resolve_path(&self, names: &[&[u8]]) -> Result<Node, TreeError> {
+        let mut node = self.node(ROOT)?;
+        for name in names {
+            node = self.lookup(node.nid, name)?;
+        }
+        Ok(node)
+    }
+}
+
+/// A fresh node id.
+pub fn new_id() -> NodeId {
+    let mut random = [0; 10];
+    rand::rng().fill_bytes(&mut random);
+    NodeId::from_parts((now() / 1_000_000).max(0) as u64, random)
+}
+
+fn through_mount(c: &Conn<'_>, node: Node) -> Result<Node, TreeError> {
+    let Some(ns) = node.mount else { return Ok(node) };
+    // Until the namespace is here, the mount node itself stands for an empty folder.
+    let Some(there) = c.namespace(ns)? else { return Ok(node) };
+    c.node(there.root)?.ok_or(TreeError::NotFound)
+}
+
+fn path_of(c: &Conn<'_>, nid: Nid) -> Result<String, TreeError> {
+    let mut names: Vec<String> = Vec::new();
+    let mut at = nid;
+    for _ in 0..drivefs_core::limits::DEPTH_MAX {
+        if at == ROOT {
+            break;
+        }
+        match c.places(at)?.into_iter().next() {
+            Some((parent, name)) => {
+                names.push(String::from_utf8_lossy(&name).into_owned());
+                at = parent;
+            }
+            None => match mount_place(c, at)? {
+                Some(mount) => at = mount,
+                None => break,
+            },
+        }
+    }
+    names.reverse();
+    Ok(names.join("/"))
+}
+
+/// The mount node that leads to the namespace whose root this is.
+fn mount_place(c: &Conn<'_>, root: Nid) -> Result<Option<Nid>, TreeError> {
+    let Some(space) = c.namespaces()?.into_iter().find(|s| s.root == root) else {
+        return Ok(None);
+    };
+    Ok(c.mount_of(space.ns)?)
+}
+
+/// Fails when the namespace may only be read.
+fn may_write(c: &Conn<'_>, ns: NamespaceId) -> Result<(), TreeError> {
+    match c.namespace(ns)? {
+        Some(space) if space.role == drivefs_core::wire::Role::Viewer => Err(TreeError::ReadOnly),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,319 @@
+//! Changes made on this device: create, link, remove, set attributes.
+//!
+//! Each is one transaction that notes its intents and changes the tree. No network, no fsync.
+
+use drivefs_core::limits::XATTR_VALUE_MAX_BYTES;
+use drivefs_core::limits::XATTRS_MAX_BYTES;
+use drivefs_core::name::Name;
+use drivefs_core::node::Attrs;
+use drivefs_core::node::MODE_MASK;
+use drivefs_core::node::NodeKind;
+use drivefs_core::node::TimeNs;
+use drivefs_core::node::Xattrs;
+use drivefs_core::wire::Blob;
+
+use super::Tree;
+use super::TreeError;
+use super::may_write;
+use super::new_id;
+use crate::journal::now;
+use crate::state::Conn;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::state::ROOT;
+
+/// A node to be made.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    pub kind: NodeKind,
+    pub mode: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub rdev: u32,
+    pub target: Option<Vec<u8>>,
+}
+
+/// Attributes to be set; none stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttrs {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<TimeNs>,
+    pub ctime: Option<TimeNs>,
+}
+
+impl Tree {
+    /// Makes a node under a free name.
+    pub fn make(&self, parent: Nid, name: &[u8], new: NewNode) -> Result<Node, TreeError> {
+        let name = Name::new(name)?;
+        let time = now();
+        let node = self.db.write(|c| {
+            let dir = self.dir_for_change(c, parent)?;
+            if c.dirent(parent, name.as_bytes())?.is_some() {
+                return Err(TreeError::Exists);
+            }
+            let is_file = new.kind == NodeKind::File;
+            let live = if is_file { Some(self.new_layer(c)?) } else { None };
+            let node = Node {
+                nid: self.new_nid(),
+                id: new_id(),
+                ns: dir.ns,
+                kind: new.kind,
+                attrs: Attrs {
+                    mode: new.mode & MODE_MASK,
+                    uid: new.uid,
+                    gid: new.gid,
+                    mtime: time,
+                    btime: time,
+                },
+                rdev: new.rdev,
+                size: new.target.as_ref().map_or(0, |t| t.len() as u64),
+                ctime: time,
+                links: 1,
+                target: new.target,
+                mount: None,
+                xattrs: Xattrs::new(),
+                content: None,
+                version: 0,
+                live,
+                frozen: None,
+                superseded: false,
+                source: None,
+            };
+            self.journal.note_new_node(c, node.id, node.ns)?;
+            let place = name.as_bytes();
+            self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
+            c.insert_node(&node)?;
+            c.put_dirent(parent, place, node.nid)?;
+            self.touch(c, &dir, time)?;
+            Ok(node)
+        })?;
+        self.journal.wake();
+        Ok(node)
+    }
+
+    fn new_layer(&self, c: &Conn<'_>) -> Result<(u64, bool), TreeError> {
+        Ok((self.spool.cache().files().allocate_in(c)?, false))
+    }
+
+    /// Gives a node that is no folder one more name.
+    pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
+        let name = Name::new(name)?;
+        let time = now();
+        let node = self.db.write(|c| {
+            let dir = self.dir_for_change(c, parent)?;
+            let node = c.node(nid)?.ok_or(TreeError::NotFound)?;
+            if node.kind.is_folder() {
+                return Err(TreeError::Forbidden);
+            }
+            if node.ns != dir.ns {
+                return Err(TreeError::CrossDevice);
+            }
+            if node.links == 0 {
+                return Err(TreeError::NotFound);
+            }
+            let place = name.as_bytes();
+            if c.dirent(parent, place)?.is_some() {
+                return Err(TreeError::Exists);
+            }
+            self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
+            c.put_dirent(parent, place, nid)?;
+            c.add_links(nid, 1, time)?;
+            self.touch(c, &dir, time)?;
+            c.node(nid)?.ok_or(TreeError::NotFound)
+        })?;
+        self.journal.wake();
+        Ok(node)
+    }
+
+    /// Takes a name away from what is no folder.
+    pub fn unlink(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        let time = now();
+        let gone = self.db.write(|c| {
+            let dir = self.dir_for_change(c, parent)?;
+            let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
+            if node.kind.is_folder() {
+                return Err(TreeError::IsDir);
+            }
+            let gone = self.detach(c, &dir, name, &node, time)?;
+            self.touch(c, &dir, time)?;
+            Ok(gone)
+        })?;
+        self.after_removal(gone)
+    }
+
+    /// Removes an empty folder.
+    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        let time = now();
+        let gone = self.db.write(|c| {
+            let dir = self.dir_for_change(c, parent)?;
+            let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
+            match node.kind {
+                NodeKind::Mount => return Err(TreeError::Busy),
+                NodeKind::Dir => {}
+                _ => return Err(TreeError::NotDir),
+            }
+            if !c.is_empty_dir(node.nid)? {
+                return Err(TreeError::NotEmpty);
+            }
+            let gone = self.detach(c, &dir, name, &node, time)?;
+            self.touch(c, &dir, time)?;
+            Ok(gone)
+        })?;
+        self.after_removal(gone)
+    }
+
+    /// Drops what a removal left without a name, after its transaction.
+    pub(super) fn after_removal(&self, gone: Option<Node>) -> Result<(), TreeError> {
+        self.journal.wake();
+        if let Some(node) = gone {
+            self.spool.discard(&node)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one name from a node, inside a transaction. A node without names is deleted, unless
+    /// it is open; the deleted row is returned so that its layers can go after the transaction.
+    pub(super) fn detach(
+        &self,
+        c: &Conn<'_>,
+        dir: &Node,
+        name: &[u8],
+        node: &Node,
+        time: TimeNs,
+    ) -> Result<Option<Node>, TreeError> {
+        self.journal.note_dirent(c, dir.ns, dir.id, name, Some(node), None)?;
+        c.delete_dirent(dir.nid, name)?;
+        self.lose_link(c, node, time)
+    }
+
+    /// One link less; see `detach`.
+    pub(super) fn lose_link(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        time: TimeNs,
+    ) -> Result<Option<Node>, TreeError> {
+        c.add_links(node.nid, -1, time)?;
+        if node.links > 1 {
+            return Ok(None);
+        }
+        // Whatever else was to be told about it, its removal says all.
+        c.delete_base_node(&node.id)?;
+        if self.spool.loaded(node.nid).is_some() {
+            return Ok(None);
+        }
+        c.delete_node(node.nid)?;
+        Ok(Some(node.clone()))
+    }
+
+    /// Drops a node that was deleted while open, now that it no longer is.
+    pub fn drop_orphan(&self, nid: Nid) -> Result<(), TreeError> {
+        let gone = self.db.write(|c| {
+            let orphan = c.node(nid)?.filter(|n| n.links == 0);
+            if orphan.is_some() {
+                c.delete_node(nid)?;
+            }
+            Ok::<_, TreeError>(orphan)
+        })?;
+        if let Some(node) = gone {
+            self.spool.discard(&node)?;
+        }
+        Ok(())
+    }
+
+    /// Sets attributes and returns the node as it is then.
+    pub fn set_attrs(&self, nid: Nid, set: &SetAttrs) -> Result<Node, TreeError> {
+        let time = now();
+        let node = self.db.write(|c| {
+            let mut node = c.node(nid)?.ok_or(TreeError::NotFound)?;
+            may_write(c, node.ns)?;
+            let before = node.attrs;
+            node.attrs.mode = set.mode.map_or(node.attrs.mode, |m| m & MODE_MASK);
+            node.attrs.uid = set.uid.or(node.attrs.uid);
+            node.attrs.gid = set.gid.or(node.attrs.gid);
+            node.attrs.mtime = set.mtime.unwrap_or(node.attrs.mtime);
+            if node.attrs != before {
+                let old = Node { attrs: before, ..node.clone() };
+                self.journal.note_node(c, &old)?;
+            }
+            node.ctime = set.ctime.unwrap_or(time);
+            c.update_node(&node)?;
+            Ok::<_, TreeError>(node)
+        })?;
+        self.journal.wake();
+        Ok(node)
+    }
+
+    /// Sets an extended attribute, or removes it. `create` and `replace` are those of setxattr(2).
+    pub fn set_xattr(
+        &self,
+        nid: Nid,
+        name: &str,
+        value: Option<&[u8]>,
+        create: bool,
+        replace: bool,
+    ) -> Result<(), TreeError> {
+        self.db.write(|c| {
+            let mut node = c.node(nid)?.ok_or(TreeError::NotFound)?;
+            may_write(c, node.ns)?;
+            let there = node.xattrs.contains_key(name);
+            if create && there {
+                return Err(TreeError::Exists);
+            }
+            if (replace || value.is_none()) && !there {
+                return Err(TreeError::NoAttribute);
+            }
+            self.journal.note_node(c, &node)?;
+            match value {
+                None => {
+                    node.xattrs.remove(name);
+                }
+                Some(value) if value.len() > XATTR_VALUE_MAX_BYTES => {
+                    return Err(TreeError::Limit);
+                }
+                Some(value) => {
+                    node.xattrs.insert(name.to_owned(), Blob(value.to_vec()));
+                }
+            }
+            let total: usize = node.xattrs.iter().map(|(k, v)| k.len() + v.0.len()).sum();
+            if total > XATTRS_MAX_BYTES {
+                return Err(TreeError::Limit);
+            }
+            node.ctime = now();
+            c.update_node(&node)?;
+            Ok(())
+        })?;
+        self.journal.wake();
+        Ok(())
+    }
+
+    /// The folder that is about to change: alive, a folder, and writable.
+    pub(super) fn dir_for_change(&self, c: &Conn<'_>, nid: Nid) -> Result<Node, TreeError> {
+        let dir = c.node(nid)?.ok_or(TreeError::NotFound)?;
+        if dir.kind == NodeKind::Mount {
+            return Err(TreeError::Busy);
+        }
+        if dir.kind != NodeKind::Dir {
+            return Err(TreeError::NotDir);
+        }
+        if dir.links == 0 && nid != ROOT {
+            return Err(TreeError::NotFound);
+        }
+        may_write(c, dir.ns)?;
+        Ok(dir)
+    }
+
+    /// Notes that a folder's entries changed.
+    pub(super) fn touch(
+        &self,
+        c: &Conn<'_>,
+        dir: &Node,
+        time: TimeNs,
+    ) -> Result<(), TreeError> {
+        self.journal.note_node(c, dir)?;
+        c.set_mtime(dir.nid, time, time)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! What is ahead of the server, as the engine's planner sees it.
+
+use std::collections::HashSet;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+
+use super::Tree;
+use super::TreeError;
+use super::path_of;
+use crate::state::BaseNode;
+use crate::state::Conn;
+use crate::state::Node;
+use crate::state::Occupant;
+
+/// A node that differs from what the server has.
+#[derive(Debug, Clone)]
+pub struct PendingNode {
+    pub base: BaseNode,
+    pub local: Node,
+}
+
+/// A place whose occupant differs from what the server has there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingDirent {
+    pub parent: NodeId,
+    pub name: Vec<u8>,
+    /// What the server has.
+    pub before: Option<Occupant>,
+    /// What is here.
+    pub after: Option<NodeId>,
+    pub since: u64,
+}
+
+/// A line of the upload queue, for people.
+#[derive(Debug, Clone)]
+pub struct QueueItem {
+    pub path: String,
+    pub bytes: u64,
+    /// When the change was first made (ns).
+    pub at: i64,
+    pub error: Option<String>,
+    pub node: Node,
+}
+
+impl Tree {
+    /// Up to `limit` pending nodes and entries each, oldest first, in one snapshot.
+    pub fn pending(
+        &self,
+        ns: NamespaceId,
+        limit: usize,
+    ) -> Result<(Vec<PendingNode>, Vec<PendingDirent>), TreeError> {
+        self.db.read(|c| {
+            let mut nodes = Vec::new();
+            for base in c.dirty_nodes(ns, 0, limit)? {
+                if let Some(local) = c.node_by_id(&base.id)?.filter(|n| n.links > 0) {
+                    nodes.push(PendingNode { base, local });
+                }
+            }
+            let mut dirents = Vec::new();
+            for base in c.dirty_dirents(ns, 0, limit)? {
+                let after = match c.nid_of(&base.parent)? {
+                    Some(parent) => c.dirent_id(parent, &base.name)?,
+                    None => None,
+                };
+                dirents.push(PendingDirent {
+                    parent: base.parent,
+                    name: base.name,
+                    before: base.child,
+                    after,
+                    since: base.since,
+                });
+            }
+            // An entry of a new node needs the node, though it may be past the limit.
+            let known: HashSet<NodeId> = nodes.iter().map(|n| n.base.id).collect();
+            for id in dirents.iter().filter_map(|d| d.after).filter(|id| !known.contains(id)) {
+                if let Some(base) = c.base_node(&id)?
+                    && let Some(local) = c.node_by_id(&id)?
+                {
+                    nodes.push(PendingNode { base, local });
+                }
+            }
+            Ok((nodes, dirents))
+        })
+    }
+
+    /// Intents without effect (a change that was undone again) are dropped.
+    pub fn settle_all(&self, ns: NamespaceId, limit: usize) -> Result<(), TreeError> {
+        self.db.write(|c| {
+            for base in c.dirty_nodes(ns, 0, limit)? {
+                self.settle_node(c, &base.id)?;
+            }
+            Ok::<_, TreeError>(())
+        })
+    }
+
+    /// The upload queue, oldest first.
+    pub fn queue(&self, limit: usize) -> Result<Vec<QueueItem>, TreeError> {
+        self.db.read(|c| {
+            let mut items = Vec::new();
+            for space in c.namespaces()? {
+                for base in c.dirty_nodes(space.ns, 0, limit)? {
+                    items.extend(queue_item(c, base)?);
+                }
+            }
+            items.sort_by_key(|i| i.at);
+            items.truncate(limit);
+            Ok(items)
+        })
+    }
+}
+
+fn queue_item(c: &Conn<'_>, base: BaseNode) -> Result<Option<QueueItem>, TreeError> {
+    let Some(node) = c.node_by_id(&base.id)?.filter(|n| n.links > 0) else { return Ok(None) };
+    let content_waits = node.live.is_some()
+        || node.frozen.is_some()
+        || node.content != base.content;
+    Ok(Some(QueueItem {
+        path: path_of(c, node.nid)?,
+        bytes: if content_waits { node.size } else { 0 },
+        at: base.at,
+        error: base.error,
+        node,
+    }))
+}

@@ -1,0 +1,213 @@
+//! What the server has taken becomes the new base of what is ahead.
+
+use drivefs_core::id::BlockHash;
+use drivefs_core::id::VersionNo;
+use drivefs_core::node::Attrs;
+use drivefs_core::node::Xattrs;
+use drivefs_core::wire::Change;
+use drivefs_core::wire::Place;
+
+use super::Tree;
+use super::TreeError;
+use crate::journal::now;
+use crate::state::BaseDirent;
+use crate::state::BaseNode;
+use crate::state::Conn;
+use crate::state::Occupant;
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+
+/// A change that the server has taken.
+#[derive(Debug, Clone)]
+pub struct SentOp {
+    pub change: Change,
+    /// Head version of the node after it.
+    pub version: VersionNo,
+    /// Blocks of its content that the server is known to hold and refer to now.
+    pub blocks: Vec<BlockHash>,
+}
+
+impl Tree {
+    /// Notes, before they are sent, the contents that are about to be, so that our own puts are
+    /// known again when they come back without their answer having arrived.
+    pub fn note_inflight(&self, changes: &[Change]) -> Result<(), TreeError> {
+        self.db.write(|c| {
+            for change in changes {
+                if let Change::Put { node, content, .. } = change {
+                    c.set_inflight(node, Some(&content.0))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes the server's word on ops that are done; one transaction.
+    pub fn sent(&self, ns: NamespaceId, ops: &[SentOp]) -> Result<(), TreeError> {
+        self.db.write(|c| {
+            for op in ops {
+                self.take_sent(c, ns, op)?;
+            }
+            for op in ops {
+                self.settle_node(c, &op.change.node())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes why the server refused a node's change.
+    pub fn refused(&self, node: &NodeId, why: &str) -> Result<(), TreeError> {
+        Ok(self.db.write(|c| c.set_sync_error(node, Some(why)))?)
+    }
+
+    fn take_sent(&self, c: &Conn<'_>, ns: NamespaceId, op: &SentOp) -> Result<(), TreeError> {
+        match &op.change {
+            Change::Put { node, create, content, attrs, xattrs, .. } => {
+                for hash in &op.blocks {
+                    c.mark_sent(hash)?;
+                }
+                let content = Some(content.0.as_slice());
+                match create {
+                    Some(place) => {
+                        self.now_known(c, ns, node, (attrs, xattrs), content, op.version)?;
+                        self.now_at(c, ns, place, Some((node, false)))?;
+                    }
+                    None => self.now_has(c, node, attrs, content, op.version)?,
+                }
+                self.set_version(c, node, op.version)
+            }
+            Change::Mkdir { node, place, attrs, xattrs } => {
+                self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.now_at(c, ns, place, Some((node, true)))
+            }
+            Change::Symlink { node, place, attrs, xattrs, .. }
+            | Change::Mknod { node, place, attrs, xattrs, .. } => {
+                self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.now_at(c, ns, place, Some((node, false)))
+            }
+            Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false))),
+            Change::Move { node, from, to, replace, exchange } => {
+                let moved_folder = self.folder_at(c, from, node)?;
+                let back = match replace {
+                    Some(other) if *exchange => Some((other, self.folder_at(c, to, other)?)),
+                    _ => None,
+                };
+                self.now_at(c, ns, from, back)?;
+                self.now_at(c, ns, to, Some((node, moved_folder)))
+            }
+            Change::Unlink { place, .. } | Change::Rmdir { place, .. } => {
+                self.now_at(c, ns, place, None)
+            }
+            Change::Setattr { node, attrs } => {
+                if let Some(mut base) = c.base_node(node)?
+                    && let Some(agreed) = &mut base.agreed
+                {
+                    agreed.0 = *attrs;
+                    base.error = None;
+                    c.put_base_node(&base)?;
+                }
+                Ok(())
+            }
+            Change::Setxattr { node, name, value } => {
+                if let Some(mut base) = c.base_node(node)?
+                    && let Some(agreed) = &mut base.agreed
+                {
+                    match value {
+                        Some(value) => agreed.1.insert(name.clone(), value.clone()),
+                        None => agreed.1.remove(name),
+                    };
+                    c.put_base_node(&base)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The server has a node that it did not have.
+    fn now_known(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        id: &NodeId,
+        agreed: (&Attrs, &Xattrs),
+        content: Option<&[u8]>,
+        version: VersionNo,
+    ) -> Result<(), TreeError> {
+        let before = c.base_node(id)?;
+        c.put_base_node(&BaseNode {
+            id: *id,
+            ns,
+            agreed: Some((*agreed.0, agreed.1.clone())),
+            content: content.map(<[u8]>::to_vec),
+            version,
+            inflight: None,
+            since: before.as_ref().map_or_else(|| self.journal.tick(), |b| b.since),
+            at: before.as_ref().map_or_else(now, |b| b.at),
+            error: None,
+        })?;
+        Ok(())
+    }
+
+    /// The server has a new version of a node.
+    fn now_has(
+        &self,
+        c: &Conn<'_>,
+        id: &NodeId,
+        attrs: &Attrs,
+        content: Option<&[u8]>,
+        version: VersionNo,
+    ) -> Result<(), TreeError> {
+        let Some(base) = c.base_node(id)? else { return Ok(()) };
+        let xattrs = base.agreed.as_ref().map(|a| a.1.clone()).unwrap_or_default();
+        c.put_base_node(&BaseNode {
+            agreed: Some((*attrs, xattrs)),
+            content: content.map(<[u8]>::to_vec),
+            version,
+            inflight: None,
+            error: None,
+            ..base
+        })?;
+        Ok(())
+    }
+
+    fn set_version(
+        &self,
+        c: &Conn<'_>,
+        id: &NodeId,
+        version: VersionNo,
+    ) -> Result<(), TreeError> {
+        if let Some(mut node) = c.node_by_id(id)? {
+            node.version = version;
+            node.source = None;
+            c.update_node(&node)?;
+        }
+        Ok(())
+    }
+
+    /// The server has this at a place now.
+    fn now_at(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        place: &Place,
+        child: Option<(&NodeId, bool)>,
+    ) -> Result<(), TreeError> {
+        let name = place.name.as_bytes();
+        let since = c.base_dirent(&place.parent, name)?.map(|b| b.since);
+        c.put_base_dirent(&BaseDirent {
+            parent: place.parent,
+            name: name.to_vec(),
+            ns,
+            child: child.map(|(id, folder)| Occupant { id: *id, folder }),
+            since: since.unwrap_or_else(|| self.journal.tick()),
+        })?;
+        self.settle_dirent(c, &place.parent, name)
+    }
+
+    fn folder_at(&self, c: &Conn<'_>, place: &Place, id: &NodeId) -> Result<bool, TreeError> {
+        if let Some(node) = c.node_by_id(id)? {
+            return Ok(node.kind.is_folder());
+        }
+        let base = c.base_dirent(&place.parent, place.name.as_bytes())?;
+        Ok(base.and_then(|b| b.child).is_some_and(|o| o.id == *id && o.folder))
+    }
+}
