@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
+/// Bodies from this length on are parsed on a blocking thread (bytes).
+const PARSE_HERE_BYTES: usize = 128 * 1024;
+
 /// A request body as `T`.
 pub struct Body<T>(pub T);
 
@@ -32,13 +35,23 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Raw(bytes) = Raw::from_request(request, state).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| {
-            ApiError::new(ErrorCode::BadRequest, format!("the body is not what is expected: {e}"))
-        })
+        if bytes.len() < PARSE_HERE_BYTES {
+            return parse(&bytes).map(Self);
+        }
+        tokio::task::spawn_blocking(move || parse(&bytes))
+            .await
+            .map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?
+            .map(Self)
     }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        ApiError::new(ErrorCode::BadRequest, format!("the body is not what is expected: {e}"))
+    })
 }

@@ -1,13 +1,14 @@
 //! Blocks to a client: as they are stored, or as a delta against a block the client has.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use drivefs_core::codec;
 use drivefs_core::codec::Codec;
 use drivefs_core::frame;
 use drivefs_core::frame::Frame;
 use drivefs_core::id::BlockHash;
+use drivefs_core::id::UserId;
 use drivefs_core::wire::BlocksRequest;
 use drivefs_core::wire::WantedBlock;
 
@@ -17,6 +18,7 @@ use super::changes::check_count;
 use super::load::Loaded;
 use super::member_of;
 use crate::auth::Asker;
+use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::blocks::HeldBlock;
 
@@ -40,47 +42,22 @@ impl Drive {
             .store
             .read(move |sql| {
                 let owner = member_of(sql, request.ns, asker.user)?.namespace.owner;
-                let mut seen = HashSet::new();
-                let mut held = Vec::new();
-                let mut missing = Vec::new();
-                let mut bases = Vec::new();
-                for wanted in asked {
-                    if !seen.insert(wanted.hash) {
-                        continue;
-                    }
-                    match blocks::find(sql, owner, wanted.hash)? {
-                        None => missing.push(wanted.hash),
-                        Some(block) => {
-                            if let Some(base) = wanted.base
-                                && block.at.sealed_len >= DELTA_MIN_BYTES
-                                && base != wanted.hash
-                            {
-                                bases.extend(blocks::find(sql, owner, base)?);
-                            }
-                            held.push(block);
-                        }
-                    }
-                }
-                if missing.is_empty() {
-                    Ok((held, bases))
-                } else {
-                    Err(DriveError::MissingBlocks(missing))
-                }
+                look_up(sql, owner, &asked)
             })
             .await?;
-        let lens: HashMap<BlockHash, u64> =
-            held.iter().map(|b| (b.at.hash, u64::from(b.at.block_len))).collect();
         // Counted as often as asked for.
-        let mut total: u64 = request.blocks.iter().filter_map(|b| lens.get(&b.hash)).sum();
+        let len_of = |hash| held.get(hash).map_or(0, |b: &HeldBlock| u64::from(b.at.block_len));
+        let mut total: u64 = request.blocks.iter().map(|b| len_of(&b.hash)).sum();
         if total > ANSWER_MAX_BYTES {
             return Err(DriveError::TooLarge(format!(
                 "the blocks asked for are {total} bytes, over the limit of {ANSWER_MAX_BYTES}"
             )));
         }
-        let mut load = held;
-        if bytes_of(&bases) <= ANSWER_MAX_BYTES {
-            total += bytes_of(&bases);
-            load.extend(bases);
+        let mut load: Vec<HeldBlock> = held.into_values().collect();
+        let base_bytes = bases.values().map(|b| u64::from(b.at.block_len)).sum::<u64>();
+        if base_bytes <= ANSWER_MAX_BYTES {
+            total += base_bytes;
+            load.extend(bases.into_values());
         }
         // Stored, decoded and in the answer's body.
         let _held = self.work.hold(3 * total).await?;
@@ -91,8 +68,39 @@ impl Drive {
     }
 }
 
-fn bytes_of(blocks: &[HeldBlock]) -> u64 {
-    blocks.iter().map(|b| u64::from(b.at.block_len)).sum()
+type Found = HashMap<BlockHash, HeldBlock>;
+
+/// The blocks asked for, all of them, and those of their bases that are worth reading.
+fn look_up(
+    sql: &mut dyn Sql,
+    owner: UserId,
+    asked: &[WantedBlock],
+) -> Result<(Found, Found), DriveError> {
+    let mut held = Found::new();
+    let mut missing = Vec::new();
+    for wanted in asked {
+        if let Entry::Vacant(slot) = held.entry(wanted.hash) {
+            match blocks::find(sql, owner, wanted.hash)? {
+                Some(block) => {
+                    slot.insert(block);
+                }
+                None => missing.push(wanted.hash),
+            }
+        }
+    }
+    if !missing.is_empty() {
+        return Err(DriveError::MissingBlocks(missing));
+    }
+    let mut bases = Found::new();
+    for wanted in asked {
+        let worth = held.get(&wanted.hash).is_some_and(|b| b.at.sealed_len >= DELTA_MIN_BYTES);
+        if let Some(base) = wanted.base.filter(|base| worth && !held.contains_key(base))
+            && let Some(block) = blocks::find(sql, owner, base)?
+        {
+            bases.insert(base, block);
+        }
+    }
+    Ok((held, bases))
 }
 
 fn answer(wanted: &[WantedBlock], loaded: &HashMap<BlockHash, Loaded>) -> (Vec<u8>, u64) {
@@ -100,7 +108,10 @@ fn answer(wanted: &[WantedBlock], loaded: &HashMap<BlockHash, Loaded>) -> (Vec<u
     let mut sent = 0;
     for one in wanted {
         let Some(block) = loaded.get(&one.hash) else { continue };
-        let base = one.base.and_then(|hash| loaded.get(&hash).map(|b| (hash, b)));
+        let base = one
+            .base
+            .filter(|base| *base != one.hash)
+            .and_then(|hash| loaded.get(&hash).map(|b| (hash, b)));
         let delta = base.and_then(|(hash, base)| Some((hash, delta_of(block, base)?)));
         let block_len = block.plain.len() as u32;
         sent += 1;

@@ -65,6 +65,7 @@ impl DriveError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Auth(AuthError::Disabled) => "ask the operator of the server",
             Self::Auth(_) => "log in again",
             Self::TooManyLogins { .. } => "wait for the time in the header retry-after",
             Self::ReadOnly => "ask the owner for the role editor",

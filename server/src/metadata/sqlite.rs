@@ -25,6 +25,7 @@ const STATEMENTS_CACHED: usize = 256;
 /// One connection to the database file.
 pub struct Sqlite {
     conn: Connection,
+    last_error: Option<DbError>,
 }
 
 impl Sqlite {
@@ -46,7 +47,7 @@ impl Sqlite {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "cache_size", -16_384)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
-        Ok(Self { conn })
+        Ok(Self { conn, last_error: None })
     }
 
     /// Runs statements that stand outside transactions or define the schema.
@@ -59,6 +60,11 @@ impl Sqlite {
         self.conn.is_autocommit()
     }
 
+    /// Why the last statement that failed did.
+    pub fn take_error(&mut self) -> Option<DbError> {
+        self.last_error.take()
+    }
+
     /// A number that changes when another connection has committed.
     pub fn data_version(&self) -> Result<i64, DbError> {
         Ok(self.conn.query_row("PRAGMA data_version", [], |row| row.get(0))?)
@@ -67,33 +73,45 @@ impl Sqlite {
 
 impl Sql for Sqlite {
     fn exec(&mut self, sql: &str, params: &[Value]) -> Result<u64, DbError> {
-        let mut statement = self.conn.prepare_cached(sql)?;
-        Ok(statement.execute(rusqlite::params_from_iter(params))? as u64)
+        let result = exec(&self.conn, sql, params);
+        self.last_error = result.as_ref().err().cloned().or(self.last_error.take());
+        result
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, DbError> {
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let columns = statement.column_count();
-        let mut rows = statement.query(rusqlite::params_from_iter(params))?;
-        let mut out = Vec::new();
-        while let Some(row) = rows.next()? {
-            let mut values = Vec::with_capacity(columns);
-            for i in 0..columns {
-                values.push(match row.get_ref(i)? {
-                    ValueRef::Null => Value::Null,
-                    ValueRef::Integer(v) => Value::Int(v),
-                    ValueRef::Blob(v) => Value::Blob(v.to_vec()),
-                    ValueRef::Text(v) => {
-                        let text = std::str::from_utf8(v).map_err(|_| DbError::Decode("text"))?;
-                        Value::Text(text.to_owned())
-                    }
-                    ValueRef::Real(_) => return Err(DbError::Decode("real number")),
-                });
-            }
-            out.push(Row(values));
-        }
-        Ok(out)
+        let result = query(&self.conn, sql, params);
+        self.last_error = result.as_ref().err().cloned().or(self.last_error.take());
+        result
     }
+}
+
+fn exec(conn: &Connection, sql: &str, params: &[Value]) -> Result<u64, DbError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.execute(rusqlite::params_from_iter(params))? as u64)
+}
+
+fn query(conn: &Connection, sql: &str, params: &[Value]) -> Result<Vec<Row>, DbError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut values = Vec::with_capacity(columns);
+        for i in 0..columns {
+            values.push(match row.get_ref(i)? {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(v) => Value::Int(v),
+                ValueRef::Blob(v) => Value::Blob(v.to_vec()),
+                ValueRef::Text(v) => {
+                    let text = std::str::from_utf8(v).map_err(|_| DbError::Decode("text"))?;
+                    Value::Text(text.to_owned())
+                }
+                ValueRef::Real(_) => return Err(DbError::Decode("real number")),
+            });
+        }
+        out.push(Row(values));
+    }
+    Ok(out)
 }
 
 impl ToSql for Value {

@@ -124,7 +124,8 @@ fn run_group(db: &mut Sqlite, group: &mut [Box<dyn Job>]) -> Result<(), DbError>
         let keep = job.run(db);
         if db.is_idle() {
             // SQLite gave up the whole transaction (disk full, I/O error): nothing is kept.
-            return Err(DbError::Full);
+            let gone = || DbError::Other("the transaction was given up".into());
+            return Err(db.take_error().unwrap_or_else(gone));
         }
         if !keep {
             db.exec("ROLLBACK TO job", &[])?;

@@ -1,1 +1,15 @@
-//! In-process HTTP tests of the server.
+//! The server over real HTTP on loopback: most tests run it in process, `process` the binary.
+#![allow(clippy::unwrap_used)]
+
+mod blocks;
+mod changes;
+mod commit;
+mod login;
+mod model;
+mod poll;
+mod process;
+mod quota;
+mod sharing;
+mod writer;
+
+mod world;

@@ -42,8 +42,10 @@ const SOURCE_VERSIONS_MAX: u32 = 100;
 #[derive(Default)]
 pub struct Prepared {
     pub root: Option<Result<Root, ManifestError>>,
-    /// Segments found whole.
-    pub segments: Arc<HashSet<SegmentRef>>,
+    /// Segments of any op of the commit whose blocks the owner holds.
+    held: Arc<HashSet<SegmentRef>>,
+    /// Segments that are whole once this op's links are made, and only then.
+    linked: HashSet<SegmentRef>,
     /// Segments found not whole, and why.
     faults: HashMap<BlockHash, Fault>,
     /// Blocks of another account to be linked to the owner.
@@ -56,6 +58,11 @@ enum Fault {
 }
 
 impl Prepared {
+    /// True when a segment was read and all that it lists is held, counting this op's links.
+    pub fn is_whole(&self, listed: &SegmentRef) -> bool {
+        self.held.contains(listed) || self.linked.contains(listed)
+    }
+
     /// The blocks that keep a segment from being whole.
     pub fn missing_of(&self, listed: &SegmentRef) -> Result<Vec<BlockHash>, Refusal> {
         match self.faults.get(&listed.hash) {
@@ -125,7 +132,7 @@ impl Drive {
         let verified = Arc::new(verified);
         Ok(drafts
             .into_iter()
-            .map(|d| Prepared { segments: Arc::clone(&verified), ..d.prepared })
+            .map(|d| Prepared { held: Arc::clone(&verified), ..d.prepared })
             .collect())
     }
 
@@ -217,12 +224,17 @@ impl Drive {
                     continue;
                 }
             };
+            if missing.is_empty() {
+                verified.insert(*listed);
+                continue;
+            }
             let missing = match &mut offer {
                 Some(offer) => self.link_indirect(draft, offer, listed, missing).await?,
                 None => missing,
             };
             if missing.is_empty() {
-                verified.insert(*listed);
+                // Not for other ops: should this one fail, its links are not made.
+                draft.prepared.linked.insert(*listed);
             } else {
                 let missing = missing.iter().map(|e| e.hash).collect();
                 draft.prepared.faults.insert(listed.hash, Fault::Missing(missing));
@@ -239,9 +251,6 @@ impl Drive {
         listed: &SegmentRef,
         missing: Vec<Entry>,
     ) -> Result<Vec<Entry>, DriveError> {
-        if missing.is_empty() {
-            return Ok(missing);
-        }
         let known = offer.direct.contains(&listed.hash);
         if !known && offer.indirect.is_none() {
             offer.indirect = Some(self.expand(offer).await?);

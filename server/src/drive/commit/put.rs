@@ -140,7 +140,7 @@ fn hold(work: &mut Work<'_>, content: &Content<'_>) -> Result<u64, Refusal> {
             for listed in refs {
                 match blocks::facts(work.sql, work.owner, listed.hash)? {
                     Some(held) if held.is_segment(listed) => {}
-                    Some(_) if content.prepared.segments.contains(listed) => {
+                    Some(_) if content.prepared.is_whole(listed) => {
                         blocks::set_segment(work.sql, work.owner, listed)?;
                     }
                     Some(_) => missing.extend(content.prepared.missing_of(listed)?),
