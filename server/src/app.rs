@@ -168,12 +168,21 @@ pub async fn default_quota_bytes(store: &Store, config: &Config) -> anyhow::Resu
     Ok(note.and_then(|text| text.parse().ok()).unwrap_or_else(crate::config::builtin_quota_bytes))
 }
 
+/// Makes the data folder, and sees to it that it is on disk before anything in it is promised.
 fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let there = dir.ancestors().find(|a| a.exists()).unwrap_or(&dir).to_owned();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot make the data folder {}", dir.display()))
+        .create(&dir)
+        .with_context(|| format!("cannot make the data folder {}", dir.display()))?;
+    for made in dir.ancestors().take_while(|a| *a != there) {
+        if let Some(parent) = made.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// One server per data folder: the lock goes with the process, however it ends.

@@ -12,6 +12,7 @@ use drivefs_core::wire::MissingReply;
 use drivefs_core::wire::MissingRequest;
 use drivefs_core::wire::WantedBlock;
 use std::path::Path;
+use std::process::Command;
 
 use crate::world::Person;
 use crate::world::World;
@@ -176,6 +177,32 @@ async fn a_full_disk_is_said_so_and_nothing_is_recorded() {
     assert_eq!((e.status, e.code), (507, ErrorCode::StorageFull));
     let hash = BlockHash::of(&block);
     assert_eq!(missing(&alice, &[hash]).await, [hash]);
+}
+
+/// Needs root for the small disk; elsewhere it says so and passes.
+#[tokio::test]
+async fn a_disk_that_fills_up_in_the_middle_of_a_pack_is_said_so_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let tmpfs = ["-t", "tmpfs", "-o", "size=2m", "none"];
+    let mounted = Command::new("mount").args(tmpfs).arg(&disk).output();
+    if !mounted.is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: cannot mount a tmpfs here");
+        return;
+    }
+    let blocks = disk.join("blocks");
+    let world = World::with(|config| (config.blocks, config.min_free_bytes) = (blocks, 0)).await;
+    let alice = world.person("alice").await;
+    let (large, small) = (noise(1, 3 << 20), noise(2, 1000));
+    let e = alice.upload_body(body_of(std::slice::from_ref(&large))).await.expect_err("no room");
+    let hash = BlockHash::of(&large);
+    let left = missing(&alice, &[hash]).await;
+    let stored = alice.upload(&[small]).await;
+    world.server.stop().await.unwrap();
+    Command::new("umount").arg("-l").arg(&disk).status().unwrap();
+    assert_eq!((e.status, e.code), (507, ErrorCode::StorageFull));
+    assert_eq!((left, stored), (vec![hash], 1), "nothing is recorded, and what fits still goes");
 }
 
 fn packs_in(dir: &Path) -> Vec<std::path::PathBuf> {

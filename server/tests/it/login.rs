@@ -13,6 +13,7 @@ use crate::world::PASSWORD;
 use crate::world::Person;
 use crate::world::Refused;
 use crate::world::World;
+use crate::world::http;
 
 const EMAIL: &str = "alice@example.com";
 
@@ -124,7 +125,7 @@ async fn a_login_under_a_known_device_name_replaces_its_token() {
 #[tokio::test]
 async fn another_protocol_version_is_refused_with_advice() {
     let world = World::new().await;
-    let http = reqwest::Client::new();
+    let http = http();
     for (version, advice) in [("2", "upgrade the server"), ("0", "upgrade the client")] {
         let url = format!("{}/sync/v1/account", world.url());
         let response = http.get(url).header("x-drivefs-wire", version).send().await.unwrap();
@@ -140,11 +141,11 @@ async fn another_protocol_version_is_refused_with_advice() {
 async fn operators_see_health_and_metrics_without_a_token() {
     let world = World::new().await;
     for (path, word) in [("healthz", "ok"), ("readyz", "ready"), ("metrics", "drivefs_")] {
-        let response = reqwest::get(format!("{}/{path}", world.url())).await.unwrap();
+        let response = http().get(format!("{}/{path}", world.url())).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
         assert!(response.text().await.unwrap().contains(word), "{path}");
     }
-    let nowhere = reqwest::get(format!("{}/nowhere", world.url())).await.unwrap();
+    let nowhere = http().get(format!("{}/nowhere", world.url())).send().await.unwrap();
     assert_eq!(nowhere.status().as_u16(), 404);
 }
 

@@ -195,7 +195,7 @@ async fn regression_links_of_an_op_that_fails_do_not_count_for_its_neighbour() {
     }
     let plain = create(node_id(), bob.place("plain"), content.clone());
     let reply = bob.commit(vec![fails, plain]).await.unwrap();
-    assert!(matches!(reply.results[0], OpResult::Conflict { .. }), "{:?} at {taken}", reply);
+    assert!(matches!(reply.results[0], OpResult::Conflict { .. }), "{reply:?} at {taken}");
     let code = match &reply.results[1] {
         OpResult::Rejected { code, .. } => *code,
         other => panic!("{other:?}"),

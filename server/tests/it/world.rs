@@ -103,7 +103,7 @@ impl Person {
         password: &str,
         device: &str,
     ) -> Result<Self, Refused> {
-        let http = reqwest::Client::new();
+        let http = http();
         let request =
             LoginRequest { email: email.into(), password: password.into(), device: device.into() };
         let body = serde_json::to_vec(&request).unwrap();
@@ -222,6 +222,13 @@ impl Person {
         self.one(mkdir(node, place(parent, name))).await;
         node
     }
+}
+
+/// A client. In a build together with the client's crate reqwest speaks TLS and wants to know by
+/// which provider, although these tests use none.
+pub fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 async fn send<T: DeserializeOwned>(
