@@ -2,6 +2,8 @@
 //! step with the server. `docs/ARCHITECTURE.md` has the floors and the walkthroughs.
 
 pub mod cache;
+mod cli;
+pub mod control;
 pub mod fs;
 pub mod fuse;
 pub mod home;
@@ -10,3 +12,6 @@ pub mod remote;
 pub mod spool;
 pub mod tree;
 pub mod state;
+pub mod sync;
+
+pub use cli::main;

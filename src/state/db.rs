@@ -10,12 +10,15 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
+
+use super::FileId;
 
 /// Version of `schema.sql`, in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -24,6 +27,8 @@ const READERS: usize = 4;
 /// Pages (KiB, negative by SQLite's rule) that each connection caches.
 const WRITER_CACHE: i64 = -16_384;
 const READER_CACHE: i64 = -4_096;
+/// A write-ahead log longer than this is worth a checkpoint (bytes).
+const WAL_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,9 @@ pub struct Db {
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     wal: File,
+    checkpointer: Mutex<Option<Connection>>,
+    /// Write transactions since the last checkpoint.
+    unsettled: AtomicU64,
 }
 
 impl Db {
@@ -103,6 +111,8 @@ impl Db {
             readers,
             next_reader: AtomicUsize::new(0),
             wal,
+            checkpointer: Mutex::new(None),
+            unsettled: AtomicU64::new(0),
         })
     }
 
@@ -115,7 +125,10 @@ impl Db {
         run(&writer, "BEGIN IMMEDIATE")?;
         match f(&Conn(&writer)) {
             Ok(value) => match run(&writer, "COMMIT") {
-                Ok(()) => Ok(value),
+                Ok(()) => {
+                    self.unsettled.fetch_add(1, Ordering::Relaxed);
+                    Ok(value)
+                }
                 Err(e) => {
                     // A failed COMMIT may leave the transaction open; nothing of it may stay.
                     let _ = run(&writer, "ROLLBACK");
@@ -154,17 +167,31 @@ impl Db {
         self.wal.sync_data()
     }
 
-    /// Moves the write-ahead log into the database file, without stopping readers or writers.
+    /// Moves the write-ahead log into the database file if it has grown, without stopping readers
+    /// or writers.
     pub fn checkpoint(&self) -> Result<(), DbError> {
-        let conn = Connection::open(&self.path)?;
-        configure(&conn, READER_CACHE)?;
+        let long = self.wal.metadata().map_or(0, |m| m.len()) > WAL_BYTES;
+        if !long || self.unsettled.swap(0, Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let mut slot = lock_slot(&self.checkpointer);
+        let conn = match slot.take() {
+            Some(conn) => conn,
+            None => {
+                let conn = Connection::open(&self.path)?;
+                configure(&conn, READER_CACHE)?;
+                conn
+            }
+        };
         conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        *slot = Some(conn);
         Ok(())
     }
 
-    /// Length of the write-ahead log in bytes.
-    pub fn wal_bytes(&self) -> u64 {
-        self.wal.metadata().map_or(0, |m| m.len())
+    /// Opens a damaged database for reading what can still be read.
+    pub fn open_damaged(path: &Path) -> Result<Damaged, DbError> {
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        Ok(Damaged(conn))
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -176,6 +203,34 @@ impl Db {
         let i = self.next_reader.fetch_add(1, Ordering::Relaxed) % self.readers.len();
         lock(&self.readers[i])
     }
+}
+
+/// What is left of a damaged database, for reading.
+pub struct Damaged(Connection);
+
+impl Damaged {
+    /// Data files with the name of the file they belong to, until the damage stops the reading.
+    pub fn names_of_data_files(&self) -> Vec<(FileId, Vec<u8>)> {
+        let mut out = Vec::new();
+        for column in ["live", "frozen"] {
+            let sql = format!(
+                "SELECT n.{column}, d.name FROM node n JOIN dirent d ON d.child=n.nid \
+                 WHERE n.{column} IS NOT NULL"
+            );
+            let Ok(mut statement) = self.0.prepare(&sql) else { continue };
+            let Ok(mut rows) = statement.query([]) else { continue };
+            while let Ok(Some(row)) = rows.next() {
+                if let (Ok(file), Ok(name)) = (row.get::<_, i64>(0), row.get(1)) {
+                    out.push((file as u64, name));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn lock_slot<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A panic while a connection was held leaves it usable: its transaction is rolled back by the
@@ -194,7 +249,8 @@ fn configure(conn: &Connection, cache: i64) -> Result<(), DbError> {
     conn.set_prepared_statement_cache_capacity(128);
     conn.execute_batch(&format!(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
-         PRAGMA cache_size={cache}; PRAGMA temp_store=MEMORY;"
+         PRAGMA cache_size={cache}; PRAGMA temp_store=MEMORY;
+         PRAGMA journal_size_limit=4194304;"
     ))?;
     Ok(())
 }

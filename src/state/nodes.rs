@@ -203,6 +203,18 @@ impl Conn<'_> {
         Ok(s.query_row([ns.0 as i64], |r| r.get::<_, i64>(0)).optional()?.map(|v| v as u64))
     }
 
+    /// Nodes that have extended attributes.
+    pub fn nodes_with_xattrs(&self) -> Result<Vec<Node>, DbError> {
+        let sql = const_format(&[
+            "SELECT ",
+            COLUMNS,
+            " FROM node n WHERE n.xattrs IS NOT NULL AND n.links>0",
+        ]);
+        let mut s = self.0.prepare_cached(&sql)?;
+        let rows = s.query_map([], |r| node_from(r, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub fn max_nid(&self) -> Result<Nid, DbError> {
         let mut s = self.0.prepare_cached("SELECT coalesce(max(nid), 0) FROM node")?;
         Ok(s.query_row([], |r| r.get::<_, i64>(0))? as u64)

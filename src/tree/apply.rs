@@ -514,7 +514,8 @@ impl Tree {
         self.settle_node(c, &remote.id)
     }
 
-    /// A node that the server deleted and that has no name here any more goes.
+    /// A node that the server deleted goes with its last name here. One that still has a name
+    /// (moved or linked here meanwhile) stays as a new node.
     fn drop_deleted(
         &self,
         c: &Conn<'_>,
@@ -523,6 +524,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let Some(local) = c.node_by_id(&row.node)? else { return Ok(()) };
         if local.links > 0 {
+            self.keep_as_new(c, &local)?;
             return Ok(());
         }
         c.delete_base_node(&local.id)?;

@@ -210,6 +210,9 @@ impl Tree {
 
     /// Drops a node that was deleted while open, now that it no longer is.
     pub fn drop_orphan(&self, nid: Nid) -> Result<(), TreeError> {
+        if self.db.peek(|c| c.node(nid))?.is_none_or(|n| n.links > 0) {
+            return Ok(());
+        }
         let gone = self.db.write(|c| {
             let orphan = c.node(nid)?.filter(|n| n.links == 0);
             if orphan.is_some() {

@@ -7,7 +7,10 @@ use drivefs_core::id::NodeId;
 
 use super::Tree;
 use super::TreeError;
+use super::conflict::CONFLICT_XATTR;
 use super::path_of;
+use crate::journal::now;
+use crate::state::BaseDirent;
 use crate::state::BaseNode;
 use crate::state::Conn;
 use crate::state::Node;
@@ -40,7 +43,10 @@ pub struct QueueItem {
     /// When the change was first made (ns).
     pub at: i64,
     pub error: Option<String>,
-    pub node: Node,
+    /// The node that changed; none for a name that was removed.
+    pub node: Option<NodeId>,
+    /// Order of the change.
+    pub since: u64,
 }
 
 impl Tree {
@@ -102,11 +108,33 @@ impl Tree {
                 for base in c.dirty_nodes(space.ns, 0, limit)? {
                     items.extend(queue_item(c, base)?);
                 }
+                for base in c.dirty_dirents(space.ns, 0, limit)? {
+                    items.extend(renamed_item(c, base)?);
+                }
             }
-            items.sort_by_key(|i| i.at);
+            items.sort_by_key(|i| i.since);
             items.truncate(limit);
             Ok(items)
         })
+    }
+}
+
+impl Tree {
+    /// Paths of all conflict files.
+    pub fn conflicts(&self) -> Result<Vec<String>, TreeError> {
+        self.db.read(|c| {
+            let nodes = c.nodes_with_xattrs()?;
+            nodes
+                .iter()
+                .filter(|n| n.xattrs.contains_key(CONFLICT_XATTR))
+                .map(|n| path_of(c, n.nid))
+                .collect()
+        })
+    }
+
+    /// Number of nodes and entries that are ahead of the server.
+    pub fn ahead(&self) -> Result<(u64, u64), TreeError> {
+        Ok(self.db.peek(|c| c.count_intents())?)
     }
 }
 
@@ -120,6 +148,28 @@ fn queue_item(c: &Conn<'_>, base: BaseNode) -> Result<Option<QueueItem>, TreeErr
         bytes: if content_waits { node.size } else { 0 },
         at: base.at,
         error: base.error,
+        node: Some(node.id),
+        since: base.since,
+    }))
+}
+
+/// A name that was given or taken while the node itself is as the server knows it.
+fn renamed_item(c: &Conn<'_>, base: BaseDirent) -> Result<Option<QueueItem>, TreeError> {
+    let Some(parent) = c.nid_of(&base.parent)? else { return Ok(None) };
+    let node = c.dirent_id(parent, &base.name)?;
+    if let Some(id) = &node
+        && c.is_dirty(id)?
+    {
+        return Ok(None);
+    }
+    let name = String::from_utf8_lossy(&base.name).into_owned();
+    let folder = path_of(c, parent)?;
+    Ok(Some(QueueItem {
+        path: if folder.is_empty() { name } else { format!("{folder}/{name}") },
+        bytes: 0,
+        at: now(),
+        error: None,
         node,
+        since: base.since,
     }))
 }

@@ -1,6 +1,9 @@
 //! What the server has taken becomes the new base of what is ahead.
 
 use drivefs_core::id::BlockHash;
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
 use drivefs_core::id::VersionNo;
 use drivefs_core::node::Attrs;
 use drivefs_core::node::Xattrs;
@@ -13,9 +16,8 @@ use crate::journal::now;
 use crate::state::BaseDirent;
 use crate::state::BaseNode;
 use crate::state::Conn;
+use crate::state::NamespaceRow;
 use crate::state::Occupant;
-use drivefs_core::id::NamespaceId;
-use drivefs_core::id::NodeId;
 
 /// A change that the server has taken.
 #[derive(Debug, Clone)]
@@ -41,9 +43,13 @@ impl Tree {
         })
     }
 
-    /// Takes the server's word on ops that are done; one transaction.
-    pub fn sent(&self, ns: NamespaceId, ops: &[SentOp]) -> Result<(), TreeError> {
+    /// Takes the server's word on ops that are done under `seq`; one transaction. When nothing
+    /// else was committed before them, they need not be pulled: the cursor moves past them.
+    pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], seq: Seq) -> Result<(), TreeError> {
         self.db.write(|c| {
+            if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == seq) {
+                c.put_namespace(&NamespaceRow { cursor: seq, ..space })?;
+            }
             for op in ops {
                 self.take_sent(c, ns, op)?;
             }
@@ -103,6 +109,7 @@ impl Tree {
                 {
                     agreed.0 = *attrs;
                     base.error = None;
+                    base.since = self.journal.tick();
                     c.put_base_node(&base)?;
                 }
                 Ok(())
@@ -132,7 +139,7 @@ impl Tree {
         content: Option<&[u8]>,
         version: VersionNo,
     ) -> Result<(), TreeError> {
-        let before = c.base_node(id)?;
+        let at = c.base_node(id)?.map_or_else(now, |b| b.at);
         c.put_base_node(&BaseNode {
             id: *id,
             ns,
@@ -140,8 +147,9 @@ impl Tree {
             content: content.map(<[u8]>::to_vec),
             version,
             inflight: None,
-            since: before.as_ref().map_or_else(|| self.journal.tick(), |b| b.since),
-            at: before.as_ref().map_or_else(now, |b| b.at),
+            // What is still ahead after this was changed after it was sent.
+            since: self.journal.tick(),
+            at,
             error: None,
         })?;
         Ok(())
@@ -164,6 +172,7 @@ impl Tree {
             version,
             inflight: None,
             error: None,
+            since: self.journal.tick(),
             ..base
         })?;
         Ok(())
@@ -192,13 +201,12 @@ impl Tree {
         child: Option<(&NodeId, bool)>,
     ) -> Result<(), TreeError> {
         let name = place.name.as_bytes();
-        let since = c.base_dirent(&place.parent, name)?.map(|b| b.since);
         c.put_base_dirent(&BaseDirent {
             parent: place.parent,
             name: name.to_vec(),
             ns,
             child: child.map(|(id, folder)| Occupant { id: *id, folder }),
-            since: since.unwrap_or_else(|| self.journal.tick()),
+            since: self.journal.tick(),
         })?;
         self.settle_dirent(c, &place.parent, name)
     }

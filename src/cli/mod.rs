@@ -1,0 +1,105 @@
+//! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 usage.
+
+mod completions;
+mod daemon;
+mod doctor;
+mod embedded;
+mod login;
+mod mount;
+mod rebuild;
+mod status;
+mod sync;
+mod token;
+mod umount;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+/// An open cloud drive: a folder that is the same on all your devices.
+///
+/// `drivefs mount ~/Drive` is all it takes to begin: without an account it runs its own server on
+/// this machine. Every file you change is sent by itself; `drivefs status` tells what is not there
+/// yet, `drivefs sync` waits for it.
+#[derive(Debug, Parser)]
+#[command(name = "drivefs", version, after_help = HOME_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HOME_HELP: &str = "Environment:\n  DRIVEFS_HOME  folder for account, replica, spool and cache \
+of one device\n                [default: ~/.local/share/drivefs]; two folders are two devices\n  \
+RUST_LOG      what is logged, e.g. drivefs=debug";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount the drive on a folder
+    Mount(mount::Mount),
+    /// Unmount it; what is not uploaded yet stays safe and is sent after the next mount
+    Umount(umount::Umount),
+    /// Log this device in to a server
+    Login(login::Login),
+    /// Log this device out and forget its account
+    Logout(login::Logout),
+    /// Tell how the drive is doing: online, queue, conflicts, cache
+    Status(status::Status),
+    /// Wait until all local changes are on the server and all of the server's are here
+    Sync(sync::Sync),
+    /// Tokens for scripts
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Check this device and tell what is wrong and what to do
+    Doctor(doctor::Doctor),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Mount(c) => mount::run(&c),
+        Command::Umount(c) => umount::run(&c),
+        Command::Login(c) => login::run(&c),
+        Command::Logout(c) => login::logout(&c),
+        Command::Status(c) => status::run(&c),
+        Command::Sync(c) => sync::run(&c),
+        Command::Token(c) => token::run(&c),
+        Command::Doctor(c) => doctor::run(&c),
+        Command::Completions(c) => completions::run(&c),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("drivefs: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A small runtime for commands that only ask the server something.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// A path given by the user, as a path below the mount point; empty for the mount itself.
+fn below_mount(path: &std::path::Path, mount: &str) -> anyhow::Result<String> {
+    let absolute = std::path::absolute(path)?;
+    // The file itself may be a symlink, its folder is what must be resolved.
+    let resolved: PathBuf = match (absolute.parent(), absolute.file_name()) {
+        (Some(dir), Some(name)) => dir.canonicalize().map(|d| d.join(name)).unwrap_or(absolute),
+        _ => absolute,
+    };
+    match resolved.strip_prefix(mount) {
+        Ok(rest) => Ok(rest.to_string_lossy().into_owned()),
+        Err(_) => anyhow::bail!("{} is not in the drive mounted on {mount}", path.display()),
+    }
+}
+
+/// A number of bytes for people.
+fn human(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

@@ -1,0 +1,18 @@
+//! The control socket: how the commands talk to the daemon of their home.
+//!
+//! One JSON line asks, JSON lines answer; the last one is the result. The socket lies in the home
+//! (mode 0700), so whoever can reach it may ask.
+
+mod client;
+mod protocol;
+mod server;
+
+pub use client::Control;
+pub use client::ControlError;
+pub use protocol::CacheStatus;
+pub use protocol::QueueEntry;
+pub use protocol::Reply;
+pub use protocol::Request;
+pub use protocol::Status;
+pub use server::Daemon;
+pub use server::serve;

@@ -1,0 +1,239 @@
+//! The answering end of the control socket, in the daemon.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::io::AsyncBufReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use super::protocol::CacheStatus;
+use super::protocol::QueueEntry;
+use super::protocol::Reply;
+use super::protocol::Request;
+use super::protocol::Status;
+use crate::fs::DriveFs;
+use crate::home::AccountFile;
+use crate::home::Home;
+use crate::journal::now;
+use crate::remote::Link;
+use crate::sync::EngineHandle;
+use crate::tree::QueueItem;
+use crate::tree::TreeError;
+
+/// Longest time between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Queue lines counted for totals.
+const QUEUE_MAX: usize = 100_000;
+
+/// What the socket answers from.
+pub struct Daemon {
+    pub fs: Arc<DriveFs>,
+    pub engine: EngineHandle,
+    pub link: Arc<Link>,
+    pub account: AccountFile,
+    pub mount: String,
+    pub stop: Arc<Notify>,
+}
+
+/// Listens on the home's socket until dropped. A dead daemon's socket is replaced; the caller
+/// holds the home's lock, so no living one is.
+pub fn serve(
+    home: &Home,
+    daemon: Arc<Daemon>,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    let socket = home.control_socket();
+    match fs::remove_file(&socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let dir = fs::File::open(home.root())?;
+    let name = socket.file_name().expect("the socket has a name").to_string_lossy();
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
+    Ok(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = answer(&daemon, stream).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "control socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    })
+}
+
+async fn answer(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    while let Some(line) = lines.next_line().await? {
+        let reply = match serde_json::from_str(&line) {
+            Ok(Request::Status { limit }) => status(daemon, limit).await,
+            Ok(Request::Sync { path, timeout_secs }) => {
+                sync(daemon, path, timeout_secs, &mut write).await?
+            }
+            Ok(Request::Stop) => {
+                daemon.stop.notify_one();
+                Reply::Done
+            }
+            Err(e) => Reply::Failed { message: format!("unknown request: {e}") },
+        };
+        say(&mut write, &reply).await?;
+    }
+    Ok(())
+}
+
+async fn say(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply).expect("replies serialise");
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+async fn queue(daemon: &Arc<Daemon>) -> Result<Vec<QueueItem>, TreeError> {
+    let tree = daemon.fs.tree().clone();
+    tokio::task::spawn_blocking(move || tree.queue(QUEUE_MAX))
+        .await
+        .expect("reading the queue does not panic")
+}
+
+async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
+    let engine = daemon.engine.status();
+    let items = match queue(daemon).await {
+        Ok(items) => items,
+        Err(e) => return Reply::Failed { message: e.to_string() },
+    };
+    let conflicts = match daemon.fs.tree().conflicts() {
+        Ok(paths) => paths,
+        Err(e) => return Reply::Failed { message: e.to_string() },
+    };
+    let (bytes_sent, bytes_received) = daemon.link.bytes();
+    let online = daemon.link.is_online();
+    let reason = if online { engine.error } else { Some(daemon.link.reason()) };
+    let cache = daemon.fs.spool().cache();
+    let (bytes, limit_bytes) = cache.usage();
+    let space = daemon.fs.space();
+    let time = now();
+    let entry = |item: &QueueItem| QueueEntry {
+        path: item.path.clone(),
+        bytes: item.bytes,
+        age_secs: (time - item.at).max(0) as f64 / 1e9,
+        state: if item.node.is_some_and(|n| engine.uploading.contains(&n)) {
+            "uploading".to_owned()
+        } else {
+            "pending".to_owned()
+        },
+        error: item.error.clone(),
+    };
+    Reply::Status(Box::new(Status {
+        mounted: true,
+        mount: Some(daemon.mount.clone()),
+        online,
+        reason,
+        server: daemon.account.url.clone(),
+        email: daemon.account.email.clone(),
+        device: daemon.account.device.clone(),
+        bytes_sent,
+        bytes_received,
+        queue_files: items.len() as u64,
+        queue_bytes: items.iter().map(|i| i.bytes).sum(),
+        queue: items.iter().take(limit).map(entry).collect(),
+        conflicts,
+        cache: CacheStatus { bytes, limit_bytes },
+        quota_bytes: space.quota,
+        used_bytes: space.used,
+        last_read_error: cache.trouble(),
+    }))
+}
+
+/// Waits for the goal of `drivefs sync`. With a path, only for what lies there.
+async fn sync(
+    daemon: &Arc<Daemon>,
+    path: Option<String>,
+    timeout_secs: Option<f64>,
+    write: &mut (impl AsyncWriteExt + Unpin),
+) -> io::Result<Reply> {
+    let until = timeout_secs
+        .filter(|s| s.is_finite() && *s >= 0.0)
+        .map(|s| Instant::now() + Duration::from_secs_f64(s.min(1e9)));
+    let goal = daemon.engine.begin_sync();
+    let mut told: Option<Instant> = None;
+    loop {
+        match daemon.engine.is_reached(&goal) {
+            Ok(true) => return Ok(Reply::Done),
+            Ok(false) => {}
+            Err(e) => return Ok(Reply::Failed { message: e.to_string() }),
+        }
+        if told.is_some_and(|t| t.elapsed() < PROGRESS_EVERY) {
+            daemon.engine.next_round(PROGRESS_EVERY).await;
+            continue;
+        }
+        let items = match queue(daemon).await {
+            Ok(items) => items,
+            Err(e) => return Ok(Reply::Failed { message: e.to_string() }),
+        };
+        let mine: Vec<&QueueItem> = items.iter().filter(|i| is_under(i, path.as_deref())).collect();
+        if path.is_some() && daemon.engine.is_pulled(&goal) {
+            let waits = mine.iter().any(|i| i.since < goal.position);
+            if !waits {
+                return Ok(Reply::Done);
+            }
+        }
+        let refused: Vec<&&QueueItem> = mine.iter().filter(|i| i.error.is_some()).collect();
+        if !mine.is_empty() && refused.len() == mine.len() {
+            return Ok(Reply::Failed { message: refusal(&refused) });
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Ok(Reply::Failed { message: timed_out(daemon, &mine) });
+        }
+        let progress = Reply::Progress {
+            files: mine.len() as u64,
+            bytes: mine.iter().map(|i| i.bytes).sum(),
+            online: daemon.link.is_online(),
+            reason: daemon.link.reason(),
+        };
+        say(write, &progress).await?;
+        told = Some(Instant::now());
+        daemon.engine.next_round(PROGRESS_EVERY).await;
+    }
+}
+
+fn is_under(item: &QueueItem, path: Option<&str>) -> bool {
+    let Some(path) = path.filter(|p| !p.is_empty()) else { return true };
+    item.path == path || item.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn refusal(refused: &[&&QueueItem]) -> String {
+    let mut text = format!("{} change(s) cannot be sent:", refused.len());
+    for item in refused.iter().take(5) {
+        let why = item.error.as_deref().unwrap_or("unknown reason");
+        text.push_str(&format!("\n  {}: {why}", item.path));
+    }
+    text.push_str("\nThey are safe on this device and are tried again; see `drivefs status`");
+    text
+}
+
+fn timed_out(daemon: &Daemon, mine: &[&QueueItem]) -> String {
+    let mut text = format!("timed out; {} change(s) are not on the server yet", mine.len());
+    if !daemon.link.is_online() {
+        text.push_str(&format!(" (offline: {})", daemon.link.reason()));
+    } else if let Some(error) = daemon.engine.status().error {
+        text.push_str(&format!(" ({error})"));
+    }
+    text
+}

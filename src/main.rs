@@ -1,0 +1,5 @@
+//! The program `drivefs`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    drivefs::main()
+}

@@ -1,0 +1,287 @@
+//! The control task: rounds of pull, prepare, push.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use tokio::sync::Notify;
+use tokio::sync::mpsc;
+
+use super::SyncError;
+use super::backoff::Backoff;
+use super::poll;
+use super::pull::pull_all;
+use super::upload::UploadError;
+use super::upload::Uploaded;
+use crate::remote::Remote;
+use crate::remote::RemoteError;
+use crate::tree::Tree;
+
+/// Longest sleep between rounds when nothing asks for one.
+const IDLE: Duration = Duration::from_secs(60);
+/// A refused change is tried again after this time.
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(20);
+
+/// The engine. `run` consumes it; an `EngineHandle` talks to it.
+pub struct Engine {
+    pub(super) remote: Remote,
+    pub(super) tree: Arc<Tree>,
+    pub(super) root: NamespaceId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+    inbox: mpsc::UnboundedReceiver<Report>,
+    /// Nodes that an upload job has in hand.
+    pub(super) busy: HashSet<NodeId>,
+    /// Jobs under way: small ones, large ones.
+    pub(super) jobs: (usize, usize),
+    /// Contents that are on the server and wait for their commit.
+    pub(super) uploaded: HashMap<NodeId, Uploaded>,
+    /// Nodes whose change was refused, until when.
+    pub(super) refused: HashMap<NodeId, Instant>,
+    /// When a file that stays open was last frozen.
+    pub(super) last_freeze: HashMap<NodeId, Instant>,
+    /// The tree has moved on under a planned op.
+    pub(super) conflicts: u32,
+}
+
+/// What an upload job reports.
+pub(super) struct Report {
+    pub nodes: Vec<NodeId>,
+    pub small: bool,
+    pub result: Result<Vec<Uploaded>, UploadError>,
+    /// Files that could not be prepared, and why.
+    pub failed: Vec<(NodeId, String)>,
+}
+
+/// What the engine shares with those who wait for it.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub kick: Notify,
+    /// Fires after each round.
+    pub rounds: Notify,
+    /// Intents up to here are sent even while their files are open.
+    pub force: AtomicU64,
+    /// Pulls asked for, and the number up to which they are done.
+    pub pulls_wanted: AtomicU64,
+    pub pulls_done: AtomicU64,
+    pub status: Mutex<EngineStatus>,
+}
+
+/// How the engine is doing, for `status`.
+#[derive(Debug, Clone, Default)]
+pub struct EngineStatus {
+    /// Why the last round failed; none when it did not.
+    pub error: Option<String>,
+    /// Files being uploaded right now.
+    pub uploading: Vec<NodeId>,
+}
+
+/// Asks things of a running engine.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    tree: Arc<Tree>,
+}
+
+impl Engine {
+    pub fn new(remote: Remote, tree: Arc<Tree>, root: NamespaceId) -> (Self, EngineHandle) {
+        let shared = Arc::new(Shared::default());
+        shared.pulls_wanted.store(1, Ordering::Relaxed);
+        let (reports, inbox) = mpsc::unbounded_channel();
+        let handle = EngineHandle { shared: shared.clone(), tree: tree.clone() };
+        let engine = Self {
+            remote,
+            tree,
+            root,
+            shared,
+            reports,
+            inbox,
+            busy: HashSet::new(),
+            jobs: (0, 0),
+            uploaded: HashMap::new(),
+            refused: HashMap::new(),
+            last_freeze: HashMap::new(),
+            conflicts: 0,
+        };
+        (engine, handle)
+    }
+
+    /// Runs until dropped.
+    pub async fn run(mut self) {
+        let poll = poll::run(self.remote.clone(), self.tree.clone(), self.shared.clone());
+        let poll = tokio::spawn(poll);
+        let _stop_poll = AbortOnDrop(poll.abort_handle());
+        let woken = self.tree.journal().woken();
+        let mut backoff = Backoff::default();
+        loop {
+            let wait = match self.round().await {
+                Ok(wait) => {
+                    backoff.reset();
+                    self.set_error(None);
+                    wait
+                }
+                Err(error) => {
+                    if !error.is_offline() {
+                        tracing::warn!(%error, "sync round failed");
+                    }
+                    self.set_error(Some(error.to_string()));
+                    backoff.next()
+                }
+            };
+            self.shared.rounds.notify_waiters();
+            // While the server is away local changes are no reason to knock; a hint is.
+            let failed = wait_is_backoff(&self.shared);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shared.kick.notified() => {}
+                () = woken.notified(), if !failed => {}
+                Some(report) = self.inbox.recv() => self.take_report(report),
+            }
+            while let Ok(report) = self.inbox.try_recv() {
+                self.take_report(report);
+            }
+        }
+    }
+
+    /// One round; returns how long to sleep if nothing happens.
+    async fn round(&mut self) -> Result<Duration, SyncError> {
+        let wanted = self.shared.pulls_wanted.load(Ordering::Acquire);
+        if wanted > self.shared.pulls_done.load(Ordering::Acquire) {
+            pull_all(&self.remote, &self.tree, self.root, |_| {}).await?;
+            self.shared.pulls_done.fetch_max(wanted, Ordering::Release);
+        }
+        let namespaces = self
+            .tree
+            .db()
+            .peek(|c| c.namespaces())
+            .map_err(crate::tree::TreeError::from)?;
+        let mut wait = IDLE;
+        for space in namespaces {
+            wait = wait.min(self.push(space.ns).await?);
+        }
+        self.shared.status().uploading = self.busy.iter().copied().collect();
+        Ok(wait)
+    }
+
+    fn take_report(&mut self, report: Report) {
+        for node in &report.nodes {
+            self.busy.remove(node);
+        }
+        if report.small {
+            self.jobs.0 -= 1;
+        } else {
+            self.jobs.1 -= 1;
+        }
+        for (node, why) in report.failed {
+            self.refuse(node, &why);
+        }
+        match report.result {
+            Ok(uploaded) => {
+                for one in uploaded {
+                    self.uploaded.insert(one.node, one);
+                }
+            }
+            Err(UploadError::Remote(e)) if matches!(e, RemoteError::Offline(_)) => {
+                self.set_error(Some(e.to_string()));
+                // Not the files' fault: they are tried again when the server answers.
+                let until = Instant::now() + Duration::from_secs(1);
+                self.refused.extend(report.nodes.into_iter().map(|n| (n, until)));
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, files = report.nodes.len(), "upload failed");
+                for node in report.nodes {
+                    self.refuse(node, &e.to_string());
+                }
+            }
+        }
+    }
+
+    /// Notes that a node's change was refused, for `status` and for a later try.
+    pub(super) fn refuse(&mut self, node: NodeId, why: &str) {
+        self.refused.insert(node, Instant::now() + REFUSED_WAIT);
+        if let Err(error) = self.tree.refused(&node, why) {
+            tracing::error!(%error, "could not note why a change was refused");
+        }
+    }
+
+    fn set_error(&self, error: Option<String>) {
+        self.shared.status().error = error;
+    }
+}
+
+fn wait_is_backoff(shared: &Shared) -> bool {
+    shared.status().error.is_some()
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Shared {
+    pub fn status(&self) -> std::sync::MutexGuard<'_, EngineStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a pull; returns its number.
+    pub fn want_pull(&self) -> u64 {
+        let number = self.pulls_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.kick.notify_one();
+        number
+    }
+}
+
+impl EngineHandle {
+    pub fn status(&self) -> EngineStatus {
+        self.shared.status().clone()
+    }
+
+    /// Lets the engine look again now: refused changes too.
+    pub fn kick(&self) {
+        self.shared.kick.notify_one();
+    }
+
+    /// Starts to send all that is ahead now, and to take in all that the server has now. The
+    /// result tells when that is done.
+    pub fn begin_sync(&self) -> Goal {
+        let position = self.tree.journal().position();
+        self.shared.force.fetch_max(position, Ordering::AcqRel);
+        Goal { position, pull: self.shared.want_pull() }
+    }
+
+    /// True when the goal is reached.
+    pub fn is_reached(&self, goal: &Goal) -> Result<bool, crate::tree::TreeError> {
+        let first = self.tree.db().peek(|c| c.min_since())?;
+        let sent = first.is_none_or(|since| since >= goal.position);
+        Ok(sent && self.is_pulled(goal))
+    }
+
+    /// True when what the server had at the start is here.
+    pub fn is_pulled(&self, goal: &Goal) -> bool {
+        self.shared.pulls_done.load(Ordering::Acquire) >= goal.pull
+    }
+
+    /// Waits for the end of the next round, at most `most`.
+    pub async fn next_round(&self, most: Duration) {
+        // Running out of time is no error: the caller looks again.
+        let _ = tokio::time::timeout(most, self.shared.rounds.notified()).await;
+    }
+}
+
+/// What `drivefs sync` waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    pub position: u64,
+    pull: u64,
+}

@@ -1,0 +1,1 @@
+//! The planner against a model server that takes ops one by one.

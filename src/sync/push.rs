@@ -1,0 +1,140 @@
+//! Planning what is ready and committing it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::OpKey;
+use drivefs_core::limits::COMMIT_OPS_MAX;
+use drivefs_core::node::NodeKind;
+use drivefs_core::wire::Change;
+use drivefs_core::wire::CommitRequest;
+use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::Op;
+use drivefs_core::wire::OpResult;
+
+use super::SyncError;
+use super::engine::Engine;
+use super::plan::plan;
+use crate::tree::PendingNode;
+use crate::tree::SentOp;
+use crate::tree::new_id;
+
+/// Intents looked at in one round.
+const BATCH: usize = 3000;
+/// Conflicts in a row before the engine slows down.
+const CONFLICTS_PATIENT: u32 = 20;
+
+impl Engine {
+    /// Sends what is ahead in one namespace as far as it is ready. Returns when to look again.
+    pub(super) async fn push(&mut self, ns: NamespaceId) -> Result<Duration, SyncError> {
+        loop {
+            let tree = self.tree.clone();
+            let (nodes, dirents) =
+                tokio::task::spawn_blocking(move || tree.pending(ns, BATCH))
+                    .await
+                    .expect("reading intents does not panic")?;
+            if nodes.is_empty() && dirents.is_empty() {
+                return Ok(Duration::MAX);
+            }
+            let again = self.prepare(ns, &nodes);
+            let mut changes = plan(&nodes, &dirents, |n| self.is_ready(n));
+            if changes.is_empty() {
+                self.tree.settle_all(ns, BATCH)?;
+                return Ok(again.min(self.next_refused()));
+            }
+            changes.truncate(COMMIT_OPS_MAX);
+            let progress = self.commit(ns, changes).await?;
+            if !progress {
+                return Ok(again.min(self.next_refused()));
+            }
+        }
+    }
+
+    fn is_ready(&self, node: &PendingNode) -> bool {
+        if self.refused.get(&node.base.id).is_some_and(|until| *until > Instant::now()) {
+            return false;
+        }
+        if node.local.kind != NodeKind::File {
+            return true;
+        }
+        let has_layers = node.local.live.is_some() || node.local.frozen.is_some();
+        if node.local.content == node.base.content && node.base.agreed.is_some() {
+            return !has_layers;
+        }
+        self.has_uploaded(node)
+    }
+
+    fn next_refused(&self) -> Duration {
+        let now = Instant::now();
+        self.refused
+            .values()
+            .map(|until| until.saturating_duration_since(now))
+            .min()
+            .map_or(Duration::MAX, |wait| wait.max(Duration::from_millis(50)))
+    }
+
+    /// Commits changes. True when something was done.
+    async fn commit(&mut self, ns: NamespaceId, changes: Vec<Change>) -> Result<bool, SyncError> {
+        self.tree.note_inflight(&changes)?;
+        let ops: Vec<Op> = changes
+            .into_iter()
+            .map(|change| Op { key: OpKey(new_id().0), change })
+            .collect();
+        let request = CommitRequest { ns, ops };
+        let reply = match self.remote.commit(&request).await {
+            Ok(reply) => reply,
+            Err(e) => {
+                // It may have been done all the same: what the server has decides.
+                self.shared.want_pull();
+                return Err(e.into());
+            }
+        };
+        let mut sent = Vec::new();
+        let mut conflict = false;
+        for (op, result) in request.ops.into_iter().zip(reply.results) {
+            let node = op.change.node();
+            match result {
+                OpResult::Done { version, .. } => {
+                    self.refused.remove(&node);
+                    let blocks = match &op.change {
+                        Change::Put { .. } => {
+                            self.uploaded.remove(&node).map(|u| u.blocks).unwrap_or_default()
+                        }
+                        _ => Vec::new(),
+                    };
+                    sent.push(SentOp { change: op.change, version, blocks });
+                }
+                OpResult::Conflict { message } => {
+                    tracing::info!(%node, message, "the server has moved on");
+                    conflict = true;
+                }
+                OpResult::Rejected { code, message } => {
+                    tracing::warn!(%node, ?code, message, "the server refused a change");
+                    if code == ErrorCode::MissingBlocks {
+                        self.uploaded.remove(&node);
+                    }
+                    self.refuse(node, &message);
+                }
+            }
+        }
+        let progress = !sent.is_empty();
+        if progress {
+            self.conflicts = 0;
+            let (tree, seq) = (self.tree.clone(), reply.seq);
+            tokio::task::spawn_blocking(move || tree.sent(ns, &sent, seq))
+                .await
+                .expect("noting what was sent does not panic")?;
+        }
+        if conflict {
+            self.conflicts += 1;
+            self.shared.want_pull();
+            if self.conflicts > CONFLICTS_PATIENT {
+                // Something is wrong that pulling does not mend: do not spin.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            return Ok(false);
+        }
+        Ok(progress)
+    }
+}
