@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::bail;
-use axum::serve::ListenerExt;
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -60,22 +59,10 @@ impl Server {
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
-        let listener = listener.tap_io(|stream| {
-            if let Err(e) = stream.set_nodelay(true) {
-                tracing::debug!(error = %e, "TCP_NODELAY not set");
-            }
-        });
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
-        let router =
-            api::router(shared, &config.roles).into_make_service_with_connect_info::<SocketAddr>();
         let (stop, mut stopped) = watch::channel(false);
-        let serving = tokio::spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move {
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                })
-                .await
-        });
+        let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
         let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
         Ok(Self { addr, drive, stop, serving, watching, _lock: lock })
     }

@@ -8,16 +8,21 @@ mod gate;
 mod health;
 mod json;
 mod meter;
+mod serve;
 mod sync;
 
 pub use meter::install as install_metrics;
+pub use serve::serve;
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::middleware::from_fn;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::delete;
 use axum::routing::get;
 use axum::routing::post;
@@ -88,10 +93,7 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
         .with_state(shared)
 }
 
-async fn timed(
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> axum::response::Response {
+async fn timed(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => error::timed_out(),
