@@ -40,7 +40,7 @@ pub fn run(c: &Umount) -> anyhow::Result<()> {
         _ => {}
     }
     let path = dir.canonicalize()?;
-    if fuse::is_mounted(&path)?.as_deref() != Some("fuse.drivefs") {
+    if fuse::is_mounted(&path)? != Some(fuse::Mounted::Drivefs) {
         bail!("{} is not a mounted drivefs", dir.display());
     }
     let home = home_of(&path)?;

@@ -55,8 +55,8 @@ impl MountPoint {
         }
         let path = dir.canonicalize().map_err(failed)?;
         match is_mounted(&path).map_err(failed)? {
-            Some(kind) if kind == "fuse.drivefs" => return Err(MountPointError::Mounted(name)),
-            Some(kind) => return Err(MountPointError::Busy(name, kind)),
+            Some(Mounted::Drivefs) => return Err(MountPointError::Mounted(name)),
+            Some(Mounted::Other(kind)) => return Err(MountPointError::Busy(name, kind)),
             None => {}
         }
         if !nonempty && fs::read_dir(&path).map_err(failed)?.next().is_some() {
@@ -73,8 +73,16 @@ fn is_dead(dir: &Path) -> bool {
     ))
 }
 
-/// The file system type mounted exactly at `path`, if any.
-pub fn is_mounted(path: &Path) -> io::Result<Option<String>> {
+/// What is mounted on a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounted {
+    Drivefs,
+    /// Something else, by its file system type.
+    Other(String),
+}
+
+/// What is mounted exactly at `path`, if anything.
+pub fn is_mounted(path: &Path) -> io::Result<Option<Mounted>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let wanted = path.to_string_lossy();
     let mut found = None;
@@ -82,7 +90,15 @@ pub fn is_mounted(path: &Path) -> io::Result<Option<String>> {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let at = left.split(' ').nth(4).map(unescape);
         if at.as_deref() == Some(&*wanted) {
-            found = right.split(' ').next().map(str::to_owned);
+            // The type is "fuse" where the kernel was asked directly, "fuse.drivefs" through the
+            // helper; the source is "drivefs" in both.
+            let mut words = right.split(' ');
+            let (kind, source) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            found = Some(if kind.starts_with("fuse") && source == "drivefs" {
+                Mounted::Drivefs
+            } else {
+                Mounted::Other(kind.to_owned())
+            });
         }
     }
     Ok(found)
