@@ -10,8 +10,8 @@ pub mod home;
 pub mod journal;
 pub mod remote;
 pub mod spool;
-pub mod tree;
 pub mod state;
 pub mod sync;
+pub mod tree;
 
 pub use cli::main;

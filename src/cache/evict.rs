@@ -44,8 +44,7 @@ impl BlockCache {
         if used <= self.limit && short == 0 {
             return Ok(());
         }
-        let target =
-            (self.limit / 100 * TARGET_PERCENT).min(used.saturating_sub(short));
+        let target = (self.limit / 100 * TARGET_PERCENT).min(used.saturating_sub(short));
         while self.bytes.load(Ordering::Relaxed) > target {
             let oldest = self.db.read(|c| c.oldest_cached(BATCH))?;
             if oldest.is_empty() {

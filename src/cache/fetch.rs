@@ -71,8 +71,7 @@ impl BlockCache {
             .remote
             .as_ref()
             .ok_or_else(|| RemoteError::Offline("no server is set up".into()))?;
-        let request =
-            BlocksRequest { ns, blocks: vec![WantedBlock { hash, base: None }] };
+        let request = BlocksRequest { ns, blocks: vec![WantedBlock { hash, base: None }] };
         let body = tokio::time::timeout(FETCH_WAIT, async {
             let _turn = self.fetches.acquire().await.expect("never closed");
             remote.blocks(&request).await

@@ -64,10 +64,7 @@ impl DataFiles {
         if let Some(number) = self.take() {
             return Ok(number);
         }
-        let start = c
-            .meta(NEXT_KEY)?
-            .and_then(|v| v.try_into().ok())
-            .map_or(1, u64::from_le_bytes);
+        let start = c.meta(NEXT_KEY)?.and_then(|v| v.try_into().ok()).map_or(1, u64::from_le_bytes);
         c.set_meta(NEXT_KEY, &(start + RESERVE).to_le_bytes())?;
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         *numbers = start + 1..start + RESERVE;

@@ -75,15 +75,12 @@ impl BlockCache {
         remote: Option<Remote>,
         limit: u64,
     ) -> Result<Self, CacheError> {
-        let (bytes, used) =
-            db.read(|c| Ok::<_, DbError>((c.cached_bytes()?.0, c.max_used()?)))?;
+        let (bytes, used) = db.read(|c| Ok::<_, DbError>((c.cached_bytes()?.0, c.max_used()?)))?;
         Ok(Self {
             db,
             files,
             remote,
-            verified: Mutex::new(LruCache::new(
-                NonZeroUsize::new(VERIFIED_MAX).expect("not zero"),
-            )),
+            verified: Mutex::new(LruCache::new(NonZeroUsize::new(VERIFIED_MAX).expect("not zero"))),
             in_flight: InFlight::default(),
             fetches: Semaphore::new(FETCHES_MAX),
             use_counter: AtomicU64::new(used + 1),
@@ -214,13 +211,7 @@ impl BlockCache {
             self.files.remove(file_id)?;
             return Err(e.into());
         }
-        Ok(CachedBlock {
-            hash: *hash,
-            file: file_id,
-            offset: 0,
-            len: block.len() as u32,
-            unsent,
-        })
+        Ok(CachedBlock { hash: *hash, file: file_id, offset: 0, len: block.len() as u32, unsent })
     }
 
     /// Indexes blocks that lie in data files already, inside the caller's transaction. Returns how

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::bail;
@@ -38,8 +39,11 @@ use crate::sync::Engine;
 use crate::sync::pull_all;
 use crate::tree::Tree;
 
-/// How often quota and limits are asked for.
+/// How often quota and limits are asked for while nothing is sent, and while something is.
 const ACCOUNT_EVERY: Duration = Duration::from_secs(60);
+/// Bytes sent between two looks that count as nothing.
+const QUIET_BYTES: u64 = 4096;
+const ACCOUNT_EVERY_BUSY: Duration = Duration::from_secs(2);
 
 /// What the daemon needs to know.
 pub struct Setup {
@@ -54,9 +58,8 @@ pub struct Setup {
 
 pub fn run(setup: Setup) -> anyhow::Result<()> {
     let embedded = Embedded::start_if_needed(&setup.home)?;
-    let account = AccountFile::load(&setup.home)?.context(
-        "this device is not logged in; `drivefs login URL --email E` does it",
-    )?;
+    let account = AccountFile::load(&setup.home)?
+        .context("this device is not logged in; `drivefs login URL --email E` does it")?;
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from))
         .enable_all()
@@ -78,8 +81,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         Arc::new(BlockCache::open(db.clone(), files, Some(remote.clone()), setup.cache_bytes)?);
     let journal = Arc::new(Journal::open(&db)?);
     let handle = tokio::runtime::Handle::current();
-    let spool =
-        Arc::new(Spool::new(db.clone(), cache.clone(), journal.clone(), handle.clone()));
+    let spool = Arc::new(Spool::new(db.clone(), cache.clone(), journal.clone(), handle.clone()));
     spool.set_file_max(info.file_max);
     let tree = Arc::new(Tree::open(db.clone(), journal, spool.clone(), account.device.clone())?);
     recover(&tree, &spool)?;
@@ -88,10 +90,8 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
             .await
             .context("could not fetch the list of files")?;
     }
-    let owner = Owner {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-    };
+    let owner =
+        Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
     let fs = Arc::new(DriveFs::new(
         tree.clone(),
         owner,
@@ -286,10 +286,18 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
 
 /// Keeps quota and limits fresh.
 async fn watch_account(remote: Remote, db: Arc<Db>, fs: Arc<DriveFs>) {
-    let mut tick = tokio::time::interval(ACCOUNT_EVERY);
-    tick.tick().await;
+    let mut tick = tokio::time::interval(ACCOUNT_EVERY_BUSY);
+    let mut asked = Instant::now();
+    let mut sent = 0;
     loop {
         tick.tick().await;
+        let now_sent = remote.link().bytes().0;
+        // A poll or a question like this one is no reason to ask again.
+        let busy = now_sent > sent + QUIET_BYTES;
+        if !busy && asked.elapsed() < ACCOUNT_EVERY {
+            continue;
+        }
+        (sent, asked) = (now_sent, Instant::now());
         let Ok(account) = remote.account().await else { continue };
         fs.set_space(Space { quota: account.quota_bytes, used: account.used_bytes });
         fs.spool().set_file_max(account.file_max_bytes);

@@ -184,7 +184,11 @@ fn server(home: &Home, account: &Loaded) -> Check {
         Ok(a) => check(
             what,
             Verdict::Ok,
-            format!("answers; {} of {} used", super::human(a.used_bytes), super::human(a.quota_bytes)),
+            format!(
+                "answers; {} of {} used",
+                super::human(a.used_bytes),
+                super::human(a.quota_bytes)
+            ),
             None,
         ),
         Err(_) if asleep => check(what, Verdict::Ok, "your own; runs while it is mounted", None),
@@ -202,9 +206,8 @@ fn database(home: &Home) -> Check {
     if !home.database().exists() {
         return check(what, Verdict::Ok, "none yet", None);
     }
-    let counted = Db::open(&home.database()).and_then(|db| {
-        db.peek(|c| Ok((c.count_nodes()?, c.count_intents()?)))
-    });
+    let counted = Db::open(&home.database())
+        .and_then(|db| db.peek(|c| Ok((c.count_nodes()?, c.count_intents()?))));
     match counted {
         Ok((nodes, (ahead, names))) => check(
             what,
@@ -236,9 +239,11 @@ fn daemon(home: &Home) -> Check {
 }
 
 fn is_locked(root: &Path) -> bool {
-    Home::at(root).and_then(|h| {
-        h.lock().map(|l| l.is_none()).map_err(|e| {
-            crate::home::HomeError::Io(root.display().to_string(), e)
+    Home::at(root)
+        .and_then(|h| {
+            h.lock()
+                .map(|l| l.is_none())
+                .map_err(|e| crate::home::HomeError::Io(root.display().to_string(), e))
         })
-    }).unwrap_or(true)
+        .unwrap_or(true)
 }

@@ -69,10 +69,7 @@ impl Embedded {
         let place = Place::of(home)?;
         let server = place.start().context("could not start the embedded server")?;
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let embedded = Self {
-            watcher: Some(watch(place.again(), server, stop.clone())),
-            stop,
-        };
+        let embedded = Self { watcher: Some(watch(place.again(), server, stop.clone())), stop };
         if account.is_none() {
             make_account(home, &place)?;
         }
@@ -204,18 +201,13 @@ impl Running {
 }
 
 /// Watches over the server until told to stop; starts it again when it died.
-fn watch(
-    place: Place,
-    mut server: Running,
-    stop: Arc<(Mutex<bool>, Condvar)>,
-) -> JoinHandle<()> {
+fn watch(place: Place, mut server: Running, stop: Arc<(Mutex<bool>, Condvar)>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let (flag, wake) = &*stop;
         let mut stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
         while !*stopped {
-            (stopped, _) = wake
-                .wait_timeout(stopped, WATCH_EVERY)
-                .unwrap_or_else(PoisonError::into_inner);
+            (stopped, _) =
+                wake.wait_timeout(stopped, WATCH_EVERY).unwrap_or_else(PoisonError::into_inner);
             if *stopped || server.is_alive() {
                 continue;
             }

@@ -145,7 +145,7 @@ fn has(c: &Mount, option: &str) -> bool {
 
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,drivefs=info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,fuser=error,drivefs=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -76,13 +76,18 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
     let files = DataFiles::open_dir(&home.data())?;
     let cache = Arc::new(BlockCache::open(db.clone(), files, Some(remote.clone()), CACHE_BYTES)?);
     let journal = Arc::new(Journal::open(&db)?);
-    let spool =
-        Arc::new(Spool::new(db.clone(), cache, journal.clone(), runtime.handle().clone()));
+    let spool = Arc::new(Spool::new(db.clone(), cache, journal.clone(), runtime.handle().clone()));
     let tree = Arc::new(Tree::open(db.clone(), journal, spool.clone(), account.device)?);
     println!("fetching the list of files from {}", account.url);
     runtime.block_on(pull_all(&remote, &tree, info.root, |_| {}))?;
-    let mut salvage =
-        Salvage { runtime: &runtime, remote: &remote, tree: &tree, ns: info.root, folder: None, stamp };
+    let mut salvage = Salvage {
+        runtime: &runtime,
+        remote: &remote,
+        tree: &tree,
+        ns: info.root,
+        folder: None,
+        stamp,
+    };
     let mut kept = 0;
     for folder in fs::read_dir(&old_data)? {
         for file in fs::read_dir(folder?.path())? {
@@ -132,7 +137,8 @@ impl Salvage<'_> {
         }
         let number = path.file_name().and_then(|n| n.to_str()).unwrap_or("file").to_owned();
         let known = number.parse().ok().and_then(|n: u64| names.get(&n));
-        let partial = if path.with_extension("map").exists() { " (changed parts only)" } else { "" };
+        let partial =
+            if path.with_extension("map").exists() { " (changed parts only)" } else { "" };
         let name = match known {
             Some(name) => format!("{number}{partial} {name}"),
             None => format!("{number}{partial}"),

@@ -37,9 +37,8 @@ pub fn run(c: &Status) -> anyhow::Result<()> {
         let mut state = fetch(if c.json { JSON_LINES } else { LINES })?;
         if let (Some(path), Some(mount)) = (&c.path, state.mount.clone()) {
             let path = super::below_mount(path, &mount)?;
-            let under = |p: &str| {
-                path.is_empty() || p == path || p.starts_with(&format!("{path}/"))
-            };
+            let under =
+                |p: &str| path.is_empty() || p == path || p.starts_with(&format!("{path}/"));
             state.queue.retain(|e| under(&e.path));
             state.queue_files = state.queue.len() as u64;
             state.queue_bytes = state.queue.iter().map(|e| e.bytes).sum();

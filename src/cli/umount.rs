@@ -46,10 +46,11 @@ pub fn run(c: &Umount) -> anyhow::Result<()> {
     let home = home_of(&path)?;
     // Bring what programs wrote to the daemon before it says what is still to be sent.
     rustix::fs::syncfs(std::fs::File::open(&path)?)?;
-    let waiting = match Control::connect(&home).map(|mut c| c.ask(&Request::Status { limit: 0 }, |_| {})) {
-        Ok(Ok(Reply::Status(status))) => status.queue_files,
-        _ => 0,
-    };
+    let waiting =
+        match Control::connect(&home).map(|mut c| c.ask(&Request::Status { limit: 0 }, |_| {})) {
+            Ok(Ok(Reply::Status(status))) => status.queue_files,
+            _ => 0,
+        };
     match fuse::unmount(&path, c.lazy) {
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => bail!(
             "{} is in use: programs have files open there or stand in it. End them (`fuser -m {}` \

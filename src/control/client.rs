@@ -57,7 +57,7 @@ impl Control {
     }
 
     /// The next answer; none when the daemon closed the connection.
-    pub fn next(&mut self) -> Result<Option<Reply>, ControlError> {
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, ControlError> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Ok(None);
@@ -73,7 +73,7 @@ impl Control {
     ) -> Result<Reply, ControlError> {
         self.send(request)?;
         loop {
-            match self.next()? {
+            match self.next_reply()? {
                 Some(reply @ Reply::Progress { .. }) => progress(&reply),
                 Some(reply) => return Ok(reply),
                 None => return Err(ControlError::Protocol("it hung up".into())),

@@ -19,10 +19,17 @@ pub enum Request {
 pub enum Reply {
     Status(Box<Status>),
     /// Work goes on: what is still to be sent.
-    Progress { files: u64, bytes: u64, online: bool, reason: String },
+    Progress {
+        files: u64,
+        bytes: u64,
+        online: bool,
+        reason: String,
+    },
     Done,
     /// It cannot be done; the text says why and what to do.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

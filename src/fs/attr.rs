@@ -75,12 +75,7 @@ impl DriveFs {
     }
 
     /// Sets attributes and, of a file, the length.
-    pub fn setattr(
-        &self,
-        nid: Nid,
-        set: &SetAttrs,
-        size: Option<u64>,
-    ) -> Result<Attr, TreeError> {
+    pub fn setattr(&self, nid: Nid, set: &SetAttrs, size: Option<u64>) -> Result<Attr, TreeError> {
         let mut set = SetAttrs {
             uid: set.uid.filter(|&u| u != u32::MAX),
             gid: set.gid.filter(|&g| g != u32::MAX),

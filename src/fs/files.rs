@@ -60,14 +60,8 @@ impl DriveFs {
         caller: Caller,
         mode: u32,
     ) -> Result<(Attr, u64), TreeError> {
-        let new = NewNode {
-            kind: NodeKind::File,
-            mode,
-            uid: None,
-            gid: None,
-            rdev: 0,
-            target: None,
-        };
+        let new =
+            NewNode { kind: NodeKind::File, mode, uid: None, gid: None, rdev: 0, target: None };
         let new = self.with_owner(parent, caller, new)?;
         let node = self.tree.make(parent, name, new)?;
         let handle = self.open_node(&node, true)?;
@@ -155,10 +149,8 @@ impl DriveFs {
         }
         if !from_page_cache {
             // Under the writeback cache the kernel keeps the times and tells them itself.
-            let set = crate::tree::SetAttrs {
-                mtime: Some(crate::journal::now()),
-                ..Default::default()
-            };
+            let set =
+                crate::tree::SetAttrs { mtime: Some(crate::journal::now()), ..Default::default() };
             self.tree.set_attrs(nid, &set)?;
         }
         Ok(())
@@ -215,9 +207,6 @@ impl DriveFs {
 
     /// Makes everything that changed in a folder durable against power loss.
     pub fn fsync_dir(&self) -> Result<(), TreeError> {
-        self.tree
-            .db()
-            .flush()
-            .map_err(|e| TreeError::Spool(SpoolError::Disk(e)))
+        self.tree.db().flush().map_err(|e| TreeError::Spool(SpoolError::Disk(e)))
     }
 }

@@ -115,8 +115,7 @@ pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
         let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         return Ok(rustix::mount::unmount(dir, flags)?);
     }
-    let program =
-        std::env::var_os("FUSERMOUNT_PATH").unwrap_or_else(|| "fusermount3".into());
+    let program = std::env::var_os("FUSERMOUNT_PATH").unwrap_or_else(|| "fusermount3".into());
     let mut command = Command::new(program);
     command.arg("-u");
     if lazy {

@@ -51,8 +51,7 @@ impl AccountFile {
     pub fn save(&self, home: &Home) -> Result<(), HomeError> {
         let json = serde_json::to_vec_pretty(self).expect("texts serialise");
         let path = home.account();
-        write_atomic(&path, &json, 0o600)
-            .map_err(|e| HomeError::Io(path.display().to_string(), e))
+        write_atomic(&path, &json, 0o600).map_err(|e| HomeError::Io(path.display().to_string(), e))
     }
 
     pub fn remove(home: &Home) -> Result<(), HomeError> {

@@ -43,9 +43,7 @@ impl Home {
                 .map_err(|e| HomeError::Io(dir.display().to_string(), e))
         };
         make(root)?;
-        let root = root
-            .canonicalize()
-            .map_err(|e| HomeError::Io(root.display().to_string(), e))?;
+        let root = root.canonicalize().map_err(|e| HomeError::Io(root.display().to_string(), e))?;
         let home = Self { root };
         make(&home.data())?;
         Ok(home)

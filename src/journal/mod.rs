@@ -75,12 +75,7 @@ impl Journal {
     }
 
     /// Notes a node that the server does not have.
-    pub fn note_new_node(
-        &self,
-        c: &Conn<'_>,
-        id: NodeId,
-        ns: NamespaceId,
-    ) -> Result<(), DbError> {
+    pub fn note_new_node(&self, c: &Conn<'_>, id: NodeId, ns: NamespaceId) -> Result<(), DbError> {
         c.put_base_node(&BaseNode {
             id,
             ns,

@@ -142,10 +142,7 @@ impl Remote {
         self.body(response).await
     }
 
-    pub async fn commit(
-        &self,
-        r: &wire::CommitRequest,
-    ) -> Result<wire::CommitReply, RemoteError> {
+    pub async fn commit(&self, r: &wire::CommitRequest) -> Result<wire::CommitReply, RemoteError> {
         self.post(&self.patient, "/sync/v1/commit", r).await
     }
 
@@ -185,9 +182,7 @@ impl Remote {
     }
 
     fn json_request(&self, http: &reqwest::Client, path: &str, body: Vec<u8>) -> RequestBuilder {
-        self.request(http, Method::POST, path)
-            .header("content-type", "application/json")
-            .body(body)
+        self.request(http, Method::POST, path).header("content-type", "application/json").body(body)
     }
 
     fn request(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {

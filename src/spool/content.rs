@@ -12,9 +12,9 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
-use std::time::Instant;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
@@ -28,8 +28,14 @@ use crate::state::Nid;
 #[derive(Debug, Clone)]
 pub enum Piece {
     /// Bytes of a layer's data file; past its end they are zeros.
-    Local { file: Arc<File>, offset: u64 },
-    Block { hash: BlockHash, within: u32 },
+    Local {
+        file: Arc<File>,
+        offset: u64,
+    },
+    Block {
+        hash: BlockHash,
+        within: u32,
+    },
     Zeros,
 }
 

@@ -151,8 +151,7 @@ impl Spool {
         len: usize,
     ) -> Result<Vec<u8>, SpoolError> {
         let range = offset..offset + len as u64;
-        let plan =
-            content.parts().plan_frozen(range).map_err(|NeedsMap| SpoolError::Gone)?;
+        let plan = content.parts().plan_frozen(range).map_err(|NeedsMap| SpoolError::Gone)?;
         let mut buf = vec![0; len];
         for (range, piece) in plan {
             let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];

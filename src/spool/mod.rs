@@ -32,8 +32,8 @@ use crate::state::Node;
 pub use content::Base;
 pub use content::BlockMap;
 pub use content::Content;
-pub use content::SpoolError;
 use content::Parts;
+pub use content::SpoolError;
 use layer::Layer;
 
 /// All contents of the drive; those in use are in memory.

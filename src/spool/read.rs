@@ -80,10 +80,9 @@ impl Spool {
                 result?;
             }
             let (this, content) = (self.clone(), content.clone());
-            let read =
-                tokio::task::spawn_blocking(move || this.read_here(&content, offset, len))
-                    .await
-                    .expect("reading does not panic")?;
+            let read = tokio::task::spawn_blocking(move || this.read_here(&content, offset, len))
+                .await
+                .expect("reading does not panic")?;
             if let Some(bytes) = read {
                 return Ok(bytes);
             }

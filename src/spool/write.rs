@@ -102,9 +102,7 @@ impl Spool {
         }
         let size = parts.size;
         self.db.write(|c| match c.node(content.nid)? {
-            Some(node) => {
-                c.set_size_and_times(node.nid, size, node.attrs.mtime, node.ctime)
-            }
+            Some(node) => c.set_size_and_times(node.nid, size, node.attrs.mtime, node.ctime),
             None => Ok(()),
         })?;
         parts.unsaved = false;

@@ -29,11 +29,7 @@ impl Conn<'_> {
     }
 
     /// The block that lies directly before `offset` in a data file.
-    pub fn cached_before(
-        &self,
-        file: FileId,
-        offset: u64,
-    ) -> Result<Option<CachedBlock>, DbError> {
+    pub fn cached_before(&self, file: FileId, offset: u64) -> Result<Option<CachedBlock>, DbError> {
         let mut s = self.0.prepare_cached(
             "SELECT hash, file, offset, len, unsent FROM cached \
              WHERE file=?1 AND offset<?2 ORDER BY offset DESC LIMIT 1",

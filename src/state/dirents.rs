@@ -12,9 +12,7 @@ impl Conn<'_> {
     pub fn dirent(&self, parent: Nid, name: &[u8]) -> Result<Option<Nid>, DbError> {
         let mut s =
             self.0.prepare_cached("SELECT child FROM dirent WHERE parent=?1 AND name=?2")?;
-        Ok(s.query_row((parent as i64, name), |r| r.get::<_, i64>(0))
-            .optional()?
-            .map(|v| v as u64))
+        Ok(s.query_row((parent as i64, name), |r| r.get::<_, i64>(0)).optional()?.map(|v| v as u64))
     }
 
     /// Id of the node that an entry names.
@@ -65,7 +63,8 @@ impl Conn<'_> {
 
     /// Names every entry of `from` in `to` instead (a directory that takes another's place).
     pub fn move_children(&self, from: Nid, to: Nid) -> Result<(), DbError> {
-        let mut s = self.0.prepare_cached("UPDATE OR IGNORE dirent SET parent=?2 WHERE parent=?1")?;
+        let mut s =
+            self.0.prepare_cached("UPDATE OR IGNORE dirent SET parent=?2 WHERE parent=?1")?;
         s.execute((from as i64, to as i64))?;
         Ok(())
     }

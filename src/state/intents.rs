@@ -146,13 +146,8 @@ impl Conn<'_> {
         Ok(())
     }
 
-    pub fn base_dirent(
-        &self,
-        parent: &NodeId,
-        name: &[u8],
-    ) -> Result<Option<BaseDirent>, DbError> {
-        let mut s =
-            self.0.prepare_cached(&[DIRENT, " WHERE parent=?1 AND name=?2"].concat())?;
+    pub fn base_dirent(&self, parent: &NodeId, name: &[u8]) -> Result<Option<BaseDirent>, DbError> {
+        let mut s = self.0.prepare_cached(&[DIRENT, " WHERE parent=?1 AND name=?2"].concat())?;
         Ok(s.query_row((parent.as_bytes().as_slice(), name), dirent_row).optional()?)
     }
 

@@ -261,9 +261,8 @@ fn node_from(r: &Row<'_>, c: usize) -> rusqlite::Result<Node> {
         Ok(file.map(|f| (f as u64, over)))
     };
     let kind: u8 = r.get(c + 3)?;
-    let kind = NodeKind::from_u8(kind).ok_or_else(|| {
-        rusqlite::Error::IntegralValueOutOfRange(c + 3, i64::from(kind))
-    })?;
+    let kind = NodeKind::from_u8(kind)
+        .ok_or_else(|| rusqlite::Error::IntegralValueOutOfRange(c + 3, i64::from(kind)))?;
     let source_ns: Option<i64> = r.get(c + 23)?;
     let source_id: Option<Vec<u8>> = r.get(c + 24)?;
     let source = match (source_ns, source_id) {

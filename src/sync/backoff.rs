@@ -19,7 +19,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let most = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures += 1;
         most.mul_f64(rand::rng().random_range(0.5..1.0))

@@ -133,7 +133,7 @@ impl Engine {
                         tracing::warn!(%error, "sync round failed");
                     }
                     self.set_error(Some(error.to_string()));
-                    backoff.next()
+                    backoff.wait()
                 }
             };
             self.shared.rounds.notify_waiters();
@@ -158,11 +158,8 @@ impl Engine {
             pull_all(&self.remote, &self.tree, self.root, |_| {}).await?;
             self.shared.pulls_done.fetch_max(wanted, Ordering::Release);
         }
-        let namespaces = self
-            .tree
-            .db()
-            .peek(|c| c.namespaces())
-            .map_err(crate::tree::TreeError::from)?;
+        let namespaces =
+            self.tree.db().peek(|c| c.namespaces()).map_err(crate::tree::TreeError::from)?;
         let mut wait = IDLE;
         for space in namespaces {
             wait = wait.min(self.push(space.ns).await?);

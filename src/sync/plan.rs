@@ -21,9 +21,10 @@ use drivefs_core::wire::Source;
 use crate::tree::PendingDirent;
 use crate::tree::PendingNode;
 
-/// Plans the ops for what is pending. `ready` says of a node whether its changes may be sent now:
+/// Plans the ops for what is pending in the namespace whose root folder is `root`. `ready` says of a node whether its changes may be sent now:
 /// for a file, whether its content is on the server.
 pub fn plan(
+    root: NodeId,
     nodes: &[PendingNode],
     dirents: &[PendingDirent],
     ready: impl Fn(&PendingNode) -> bool,
@@ -37,7 +38,7 @@ pub fn plan(
     }
     draft.needs();
     draft.hold_back();
-    draft.order()
+    draft.order(root)
 }
 
 /// An op being planned.
@@ -76,7 +77,14 @@ impl Draft {
         if let Some(place) = &target {
             self.filled_by.insert(place.clone(), i);
         }
-        self.items.push(Item { change, target, frees, needs: BTreeSet::new(), held, dropped: false });
+        self.items.push(Item {
+            change,
+            target,
+            frees,
+            needs: BTreeSet::new(),
+            held,
+            dropped: false,
+        });
     }
 
     /// Ops for entries: create, link, move, unlink, rmdir.
@@ -241,10 +249,8 @@ impl Draft {
                     continue;
                 }
                 let waits = self.items[i].needs.iter().any(|&n| self.items[n].held);
-                let removes = matches!(
-                    self.items[i].change,
-                    Change::Unlink { .. } | Change::Rmdir { .. }
-                );
+                let removes =
+                    matches!(self.items[i].change, Change::Unlink { .. } | Change::Rmdir { .. });
                 let successor_waits = removes
                     && self.items[i]
                         .frees
@@ -263,8 +269,9 @@ impl Draft {
     }
 
     /// Topological order, first come first; cycles of moves go over a detour.
-    fn order(mut self) -> Vec<Change> {
+    fn order(mut self, root: NodeId) -> Vec<Change> {
         let mut out = Vec::new();
+        let mut aside = BTreeSet::new();
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.items.len()];
         let mut open: BTreeSet<usize> = (0..self.items.len())
             .filter(|&i| !self.items[i].held && !self.items[i].dropped)
@@ -288,35 +295,27 @@ impl Draft {
                 }
             }
             // Only cycles are left. A move in one of them steps aside, which frees its place.
-            let Some(&i) = open.iter().find(|&&i| is_plain_move(&self.items[i].change)) else {
+            let plain = |i: usize| is_plain_move(&self.items[i].change) && !aside.contains(&i);
+            let Some(i) = open.iter().copied().find(|&i| plain(i)) else {
                 debug_assert!(open.is_empty(), "only moves can form cycles");
                 return out;
             };
+            aside.insert(i);
             let Change::Move { node, from, to, replace, .. } = self.items[i].change.clone() else {
                 unreachable!("found as a move");
             };
-            let aside = Place { parent: from.parent, name: detour_name(&node) };
-            out.push(Change::Move {
-                node,
-                from,
-                to: aside.clone(),
-                replace: None,
-                exchange: false,
-            });
+            // In the root nothing is above it: whatever waits for its place, or to move into it
+            // without going round in a circle, can go now.
+            let detour = Place { parent: root, name: detour_name(&node) };
+            let there = detour.clone();
+            out.push(Change::Move { node, from, to: there, replace: None, exchange: false });
             self.items[i].change =
-                Change::Move { node, from: aside, to, replace, exchange: false };
-            for user in users[i].clone() {
-                let waits_for_place = self.items[user].target == self.items[i].frees
-                    || matches!(self.items[user].change, Change::Rmdir { .. });
-                if waits_for_place && self.items[user].needs.remove(&i) {
-                    if self.items[user].needs.is_empty() && open.contains(&user) {
-                        free.insert(user);
-                    }
+                Change::Move { node, from: detour, to, replace, exchange: false };
+            for &user in &users[i] {
+                self.items[user].needs.remove(&i);
+                if self.items[user].needs.is_empty() && open.contains(&user) {
+                    free.insert(user);
                 }
-            }
-            if free.is_empty() {
-                // It did not help; never loop, the next round plans again.
-                return out;
             }
         }
     }

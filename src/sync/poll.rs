@@ -34,7 +34,7 @@ pub(super) async fn run(remote: Remote, tree: Arc<Tree>, shared: Arc<Shared>) {
                     tracing::warn!(%error, "long poll failed");
                 }
                 failed = true;
-                tokio::time::sleep(backoff.next()).await;
+                tokio::time::sleep(backoff.wait()).await;
             }
         }
     }

@@ -62,7 +62,8 @@ impl Engine {
                     continue;
                 }
             }
-            let size = self.tree.spool().loaded(node.local.nid).map_or(node.local.size, |c| c.size());
+            let size =
+                self.tree.spool().loaded(node.local.nid).map_or(node.local.size, |c| c.size());
             if size > self.tree.spool().file_max() {
                 let max = self.tree.spool().file_max();
                 self.refuse(id, &format!("larger than the server takes ({max} bytes)"));

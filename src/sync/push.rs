@@ -30,15 +30,15 @@ impl Engine {
     pub(super) async fn push(&mut self, ns: NamespaceId) -> Result<Duration, SyncError> {
         loop {
             let tree = self.tree.clone();
-            let (nodes, dirents) =
-                tokio::task::spawn_blocking(move || tree.pending(ns, BATCH))
-                    .await
-                    .expect("reading intents does not panic")?;
+            let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, BATCH))
+                .await
+                .expect("reading intents does not panic")?;
             if nodes.is_empty() && dirents.is_empty() {
                 return Ok(Duration::MAX);
             }
+            let root = self.tree.root_id(ns)?;
             let again = self.prepare(ns, &nodes);
-            let mut changes = plan(&nodes, &dirents, |n| self.is_ready(n));
+            let mut changes = plan(root, &nodes, &dirents, |n| self.is_ready(n));
             if changes.is_empty() {
                 self.tree.settle_all(ns, BATCH)?;
                 return Ok(again.min(self.next_refused()));
@@ -77,10 +77,8 @@ impl Engine {
     /// Commits changes. True when something was done.
     async fn commit(&mut self, ns: NamespaceId, changes: Vec<Change>) -> Result<bool, SyncError> {
         self.tree.note_inflight(&changes)?;
-        let ops: Vec<Op> = changes
-            .into_iter()
-            .map(|change| Op { key: OpKey(new_id().0), change })
-            .collect();
+        let ops: Vec<Op> =
+            changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
         let request = CommitRequest { ns, ops };
         let reply = match self.remote.commit(&request).await {
             Ok(reply) => reply,

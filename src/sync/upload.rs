@@ -253,9 +253,7 @@ async fn encode(spool: &Arc<Spool>, pack: Vec<Parcel>) -> Result<Vec<u8>, Upload
         let cache = spool.cache();
         let mut body = frame::begin();
         for parcel in pack {
-            let block = cache
-                .get_local(&parcel.hash)?
-                .ok_or(CacheError::Lost(parcel.hash))?;
+            let block = cache.get_local(&parcel.hash)?.ok_or(CacheError::Lost(parcel.hash))?;
             let base = match parcel.base {
                 Some(hash) => cache.get_local(&hash)?,
                 None => None,

@@ -96,15 +96,8 @@ impl Tree {
         let nid = if is_root { ROOT } else { self.new_nid() };
         let time = now();
         let attrs = Attrs { mode: 0o755, uid: None, gid: None, mtime: time, btime: time };
-        let node = Node {
-            nid,
-            id: page.root,
-            ns,
-            kind: NodeKind::Dir,
-            attrs,
-            links: 1,
-            ..blank(time)
-        };
+        let node =
+            Node { nid, id: page.root, ns, kind: NodeKind::Dir, attrs, links: 1, ..blank(time) };
         c.insert_node(&node)?;
         let space = NamespaceRow { ns, root: nid, cursor: 0, role: page.role };
         c.put_namespace(&space)?;
@@ -194,12 +187,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         match self.spool.loaded(local.nid) {
             Some(content) => {
-                c.update_node(&Node {
-                    id: new_id(),
-                    links: 0,
-                    superseded: true,
-                    ..local.clone()
-                })?;
+                c.update_node(&Node { id: new_id(), links: 0, superseded: true, ..local.clone() })?;
                 content.parts_mut().superseded = Some(places.to_vec());
             }
             None => {
@@ -253,9 +241,7 @@ impl Tree {
             }
             Verdict::Conflict => {
                 let places = c.places(local.nid)?;
-                applied
-                    .invalid
-                    .extend(self.become_conflict(c, local, &places, old_version)?);
+                applied.invalid.extend(self.become_conflict(c, local, &places, old_version)?);
                 let nid = self.new_nid();
                 c.insert_node(&Node { nid, links: local.links, ..remote })?;
                 for (parent, name) in places {

@@ -28,19 +28,15 @@ impl Tree {
         places: &[(Nid, Vec<u8>)],
         base_version: VersionNo,
     ) -> Result<Vec<Invalidation>, TreeError> {
-        let mut copy = Node {
-            id: new_id(),
-            version: 0,
-            links: 0,
-            superseded: false,
-            ..local.clone()
-        };
+        let mut copy =
+            Node { id: new_id(), version: 0, links: 0, superseded: false, ..local.clone() };
         let origin = format!("{} {base_version}", local.id);
         copy.xattrs.insert(CONFLICT_XATTR.to_owned(), Blob(origin.into_bytes()));
         let mut changed = Vec::new();
         self.journal.note_new_node(c, copy.id, copy.ns)?;
         // One file, one conflict file, even if it had several names.
-        let (parent, name) = places.first().cloned().unwrap_or((crate::state::ROOT, b"file".to_vec()));
+        let (parent, name) =
+            places.first().cloned().unwrap_or((crate::state::ROOT, b"file".to_vec()));
         let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
         let free = self.free_conflict_name(c, parent, &name)?;
         self.journal.note_dirent(c, dir.ns, dir.id, free.as_bytes(), None, Some(copy.id))?;

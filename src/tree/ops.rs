@@ -309,12 +309,7 @@ impl Tree {
     }
 
     /// Notes that a folder's entries changed.
-    pub(super) fn touch(
-        &self,
-        c: &Conn<'_>,
-        dir: &Node,
-        time: TimeNs,
-    ) -> Result<(), TreeError> {
+    pub(super) fn touch(&self, c: &Conn<'_>, dir: &Node, time: TimeNs) -> Result<(), TreeError> {
         self.journal.note_node(c, dir)?;
         c.set_mtime(dir.nid, time, time)?;
         Ok(())

@@ -90,6 +90,14 @@ impl Tree {
         })
     }
 
+    /// Id of a namespace's root folder.
+    pub fn root_id(&self, ns: NamespaceId) -> Result<NodeId, TreeError> {
+        self.db.peek(|c| {
+            let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
+            Ok(c.node(space.root)?.ok_or(TreeError::NotFound)?.id)
+        })
+    }
+
     /// Intents without effect (a change that was undone again) are dropped.
     pub fn settle_all(&self, ns: NamespaceId, limit: usize) -> Result<(), TreeError> {
         self.db.write(|c| {
@@ -140,9 +148,8 @@ impl Tree {
 
 fn queue_item(c: &Conn<'_>, base: BaseNode) -> Result<Option<QueueItem>, TreeError> {
     let Some(node) = c.node_by_id(&base.id)?.filter(|n| n.links > 0) else { return Ok(None) };
-    let content_waits = node.live.is_some()
-        || node.frozen.is_some()
-        || node.content != base.content;
+    let content_waits =
+        node.live.is_some() || node.frozen.is_some() || node.content != base.content;
     Ok(Some(QueueItem {
         path: path_of(c, node.nid)?,
         bytes: if content_waits { node.size } else { 0 },

@@ -147,12 +147,7 @@ impl Tree {
             c.delete_node(target.nid)?;
             Some(target.clone())
         };
-        c.update_node(&Node {
-            id,
-            version: target.version,
-            ctime: ends.time,
-            ..node.clone()
-        })?;
+        c.update_node(&Node { id, version: target.version, ctime: ends.time, ..node.clone() })?;
         c.delete_dirent(from.nid, ends.name)?;
         c.put_dirent(to.nid, ends.new_name, node.nid)?;
         Ok(gone)

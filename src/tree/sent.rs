@@ -178,12 +178,7 @@ impl Tree {
         Ok(())
     }
 
-    fn set_version(
-        &self,
-        c: &Conn<'_>,
-        id: &NodeId,
-        version: VersionNo,
-    ) -> Result<(), TreeError> {
+    fn set_version(&self, c: &Conn<'_>, id: &NodeId, version: VersionNo) -> Result<(), TreeError> {
         if let Some(mut node) = c.node_by_id(id)? {
             node.version = version;
             node.source = None;
