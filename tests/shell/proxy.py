@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""A TCP proxy on loopback that counts the bytes of both directions, to check what status says.
+
+Usage: proxy.py TARGET_PORT COUNT_FILE; prints its own port. The count file holds "up down", kept
+current within 50 ms.
+"""
+
+import asyncio
+import os
+import sys
+
+counts = [0, 0]
+
+
+async def pump(reader, writer, which):
+    try:
+        while data := await reader.read(1 << 16):
+            counts[which] += len(data)
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+
+
+async def serve(reader, writer):
+    try:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", int(sys.argv[1]))
+    except OSError:
+        writer.close()
+        return
+    await asyncio.gather(pump(reader, up_writer, 0), pump(up_reader, writer, 1))
+
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    while True:
+        temp = sys.argv[2] + ".tmp"
+        with open(temp, "w") as f:
+            print(*counts, file=f)
+        os.replace(temp, sys.argv[2])
+        await asyncio.sleep(0.05)
+
+
+asyncio.run(main())
