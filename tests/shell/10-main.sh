@@ -20,7 +20,7 @@ note "copied the tree in $((copied - begin)) ms, 1 GiB in $(($(now_ms) - copied)
 check "drivefs sync ends" sync_device alice 300
 note "copy and sync took $(($(now_ms) - begin)) ms"
 same "nothing is left in the queue" "$(status alice .queue_files)" 0
-same "a synced file says so" "$(getfattr --only-values -n user.drivefs.state "$T/alice/big.bin")" synced
+same "a synced file says so" "$(getfattr --absolute-names --only-values -n user.drivefs.state "$T/alice/big.bin")" synced
 check "diff -r of the tree is clean" diff -r --no-dereference -x pipe "$T/tree" "$T/alice/tree"
 check "the large file has the same bytes" cmp "$T/big.bin" "$T/alice/big.bin"
 same_tree "names, types, modes, times and targets in the mount" "$T/tree" "$T/alice/tree"

@@ -63,12 +63,12 @@ check "cargo build after a change" build
 same "the changed program runs" "$("$M/hello/target/debug/hello")" "43 built"
 
 # ---- sqlite3
-rows() { seq 1 10000 | sed "s/.*/INSERT INTO t(v) VALUES('row & of some text');/"; }
+rows() { seq 1 "$1" | sed "s/.*/INSERT INTO t(v) VALUES('row & of some text');/"; }
 for mode in delete wal; do
     db=$M/$mode.db
     {
         printf 'PRAGMA journal_mode=%s;\nCREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);\nBEGIN;\n' "$mode"
-        rows
+        rows 10000
         printf 'COMMIT;\nCREATE INDEX i ON t(v);\n'
     } | sqlite3 "$db" >/dev/null
     same "sqlite3, journal mode $mode: 10,000 rows" "$(sqlite3 "$db" 'SELECT count(*) FROM t')" 10000
@@ -77,9 +77,9 @@ done
 # A database that stays open, with a commit a row, while the drive syncs.
 {
     printf 'CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);\n'
-    rows | head -300
+    rows 300
     printf '.shell drivefs sync --timeout 60 && echo synced >%s/synced\n' "$T"
-    rows | head -300
+    rows 300
     printf 'PRAGMA integrity_check;\n'
 } | DRIVEFS_HOME=$T/alice.home sqlite3 "$M/open.db" >"$T/open.out"
 same "sqlite3: integrity while the drive syncs" "$(tail -n 1 "$T/open.out")" ok
@@ -100,7 +100,7 @@ check "rsync --delete" rsync -a --delete --checksum "$from/dir1/" "$M/rsync/"
 check "the result of rsync is right" diff -r "$from/dir1" "$M/rsync"
 
 # ---- editors
-node() { getfattr --only-values -n user.drivefs.node "$1"; }
+node() { getfattr --absolute-names --only-values -n user.drivefs.node "$1"; }
 printf 'first\n' >"$M/report.txt"
 sync_device alice
 before=$(node "$M/report.txt")

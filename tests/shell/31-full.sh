@@ -93,7 +93,7 @@ check "status tells that the quota is used up" wait_until 30 over
 note "it says: $(status poor '.queue[].error // empty' | head -1)"
 refused "drivefs sync fails and says why" quota sync_device poor 5
 printf 'x' >"$P/small.txt"
-sent() { [ "$(getfattr --only-values -n user.drivefs.state "$P/small.txt")" = synced ]; }
+sent() { [ "$(getfattr --absolute-names --only-values -n user.drivefs.state "$P/small.txt")" = synced ]; }
 check "small files still go up past the large one" wait_until 30 sent
 check "the large file is read here" cmp "$T/one.bin" "$P/one.bin"
 rm "$P/two.bin"

@@ -311,7 +311,7 @@ show_logs() {
 
 clean_up() {
     local rc=$? name pid
-    trap - EXIT INT TERM
+    trap - EXIT INT TERM ERR
     set +e
     cd /
     if [ -z "${SUPERSEDED:-}" ]; then
