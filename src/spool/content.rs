@@ -14,7 +14,6 @@ use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
@@ -101,8 +100,6 @@ pub struct Parts {
     pub superseded: Option<Vec<(Nid, Vec<u8>)>>,
     /// It grew past the file limit; kept here, refused at flush.
     pub over_limit: bool,
-    /// When bytes were last written by this process.
-    pub written: Option<Instant>,
     /// The size in the database is behind.
     pub unsaved: bool,
 }

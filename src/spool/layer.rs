@@ -110,11 +110,11 @@ impl Layer {
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.data.write_all_at(bytes, offset)?;
         let end = offset + bytes.len() as u64;
-        if let Some(over) = &mut self.over {
-            if !over.covered.contains(offset..end) {
-                log(&mut over.map, KIND_COVER, offset, end)?;
-                over.covered.insert(offset..end);
-            }
+        if let Some(over) = &mut self.over
+            && !over.covered.contains(offset..end)
+        {
+            log(&mut over.map, KIND_COVER, offset, end)?;
+            over.covered.insert(offset..end);
         }
         self.size = self.size.max(end);
         Ok(())

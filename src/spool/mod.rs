@@ -19,6 +19,8 @@ use std::sync::PoisonError;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use drivefs_core::limits::FILE_MAX_BYTES_DEFAULT;
 use drivefs_core::manifest::Root;
@@ -36,12 +38,17 @@ use content::Parts;
 pub use content::SpoolError;
 use layer::Layer;
 
+/// How long the time of a write is remembered.
+const WRITTEN_KEPT: Duration = Duration::from_secs(60);
+
 /// All contents of the drive; those in use are in memory.
 pub struct Spool {
     db: Arc<Db>,
     cache: Arc<BlockCache>,
     journal: Arc<Journal>,
     contents: Mutex<HashMap<Nid, Weak<Content>>>,
+    /// When files were last written that may not be in memory any more.
+    written: Mutex<HashMap<Nid, Instant>>,
     file_max: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -58,6 +65,7 @@ impl Spool {
             cache,
             journal,
             contents: Mutex::default(),
+            written: Mutex::default(),
             file_max: AtomicU64::new(FILE_MAX_BYTES_DEFAULT),
             runtime,
         }
@@ -101,9 +109,22 @@ impl Spool {
         self.lock().get(&nid).and_then(Weak::upgrade)
     }
 
+    /// Time since this process last wrote to a file; none when it did not lately.
+    pub fn quiet(&self, nid: Nid) -> Option<Duration> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(&nid).map(Instant::elapsed)
+    }
+
+    fn note_write(&self, nid: Nid) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(nid, Instant::now());
+    }
+
     /// Drops the entries of contents that nobody uses any more.
     pub fn forget_unused(&self) {
         self.lock().retain(|_, c| c.strong_count() > 0);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|_, at| at.elapsed() < WRITTEN_KEPT);
     }
 
     /// Drops one entry when nobody uses it.
@@ -137,7 +158,6 @@ impl Spool {
             base,
             superseded: node.superseded.then(Vec::new),
             over_limit: below > self.file_max(),
-            written: None,
             unsaved: below != node.size,
         };
         Ok(Content::new(node.nid, node.ns, parts))

@@ -1,7 +1,6 @@
 //! Writing to a content: into its live layer, which starts at the first write.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Content;
 use super::Spool;
@@ -34,7 +33,7 @@ impl Spool {
         parts.size = parts.size.max(end);
         parts.unsaved = true;
         parts.over_limit |= over_limit;
-        parts.written = Some(Instant::now());
+        self.note_write(content.nid);
         Ok(())
     }
 
@@ -61,7 +60,7 @@ impl Spool {
         parts.size = size;
         parts.unsaved = true;
         parts.over_limit = false;
-        parts.written = Some(Instant::now());
+        self.note_write(content.nid);
         Ok(())
     }
 

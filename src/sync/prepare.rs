@@ -114,17 +114,15 @@ impl Engine {
     }
 
     fn turn(&self, node: &PendingNode, size: u64) -> Turn {
-        let forced = node.base.since < self.shared.force.load(Ordering::Acquire);
-        let Some(content) = self.tree.spool().loaded(node.local.nid).filter(|_| !forced) else {
+        if node.base.since < self.shared.force.load(Ordering::Acquire) {
             return Turn::Now;
-        };
-        let written = content.parts().written;
-        let quiet = written.map_or(Duration::MAX, |at| at.elapsed());
-        if content.has_writers() {
-            let last = self.last_freeze.get(&node.base.id).map_or(
-                Duration::from_nanos((crate::journal::now() - node.base.at).max(0) as u64),
-                Instant::elapsed,
-            );
+        }
+        let age = Duration::from_nanos((crate::journal::now() - node.base.at).max(0) as u64);
+        let written = self.tree.spool().quiet(node.local.nid);
+        let quiet = written.unwrap_or(age);
+        let content = self.tree.spool().loaded(node.local.nid);
+        if content.is_some_and(|c| c.has_writers()) {
+            let last = self.last_freeze.get(&node.base.id).map_or(age, Instant::elapsed);
             let wait = QUIET_OPEN.saturating_sub(quiet).min(OPEN_AT_MOST.saturating_sub(last));
             // Opened for writing and not written: wait for the first byte, or the close.
             let untouched = written.is_none() && size == 0;

@@ -90,7 +90,7 @@ pub async fn upload(
     let (done, parcels) = tokio::task::spawn_blocking(move || collect(&spool2, &db2, items))
         .await
         .expect("collecting blocks does not panic")?;
-    let parcels = what_is_missing(remote, ns, parcels).await?;
+    let parcels = what_is_missing(remote, db, ns, parcels).await?;
     let packs = split(parcels);
     futures_util::stream::iter(packs)
         .map(|pack| send_pack(remote, spool, ns, pack))
@@ -198,11 +198,17 @@ fn cousin(
 
 async fn what_is_missing(
     remote: &Remote,
+    db: &Db,
     ns: NamespaceId,
     parcels: Vec<Parcel>,
 ) -> Result<Vec<Parcel>, UploadError> {
     let total: u64 = parcels.iter().map(|p| u64::from(p.len)).sum();
-    if total < ASK_FROM_BYTES {
+    // What is not on this disk came from the server once; it may be sent only if it still is there.
+    let mut all_here = true;
+    for parcel in &parcels {
+        all_here &= db.peek(|c| c.cached(&parcel.hash)).map_err(SpoolError::from)?.is_some();
+    }
+    if total < ASK_FROM_BYTES && all_here {
         return Ok(parcels);
     }
     let mut missing = HashSet::new();

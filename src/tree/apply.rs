@@ -5,6 +5,9 @@
 //! inode under the same name: open handles read on what they opened, and the kernel, which trusts
 //! its own sizes and times under the writeback cache, never mixes the two.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::id::Seq;
@@ -42,6 +45,9 @@ pub struct Applied {
     pub new_namespaces: Vec<NamespaceId>,
     invalid: Vec<Invalidation>,
     gone: Vec<Node>,
+    /// Removals of folders that hold changes, to be judged at the end of the page.
+    later: Vec<(DirentRow, Nid)>,
+    at_end: bool,
 }
 
 impl Tree {
@@ -61,8 +67,23 @@ impl Tree {
             let mut dirents: Vec<&DirentRow> = page.dirents.iter().collect();
             // Within one commit removals come first: a moved folder has one place at a time.
             dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
+            let deleted: HashSet<NodeId> =
+                page.nodes.iter().filter(|r| r.deleted).map(|r| r.node).collect();
             for row in dirents {
-                self.apply_dirent(c, ns, row, &mut applied)?;
+                self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
+            }
+            applied.at_end = true;
+            let mut later = std::mem::take(&mut applied.later);
+            // Deepest first: what is kept below is what keeps the folder above.
+            let mut depths = Vec::new();
+            for (row, parent) in &later {
+                depths.push((row.parent, depth(c, *parent)?));
+            }
+            later.sort_by_key(|(row, _)| {
+                Reverse(depths.iter().find(|d| d.0 == row.parent).map_or(0, |d| d.1))
+            });
+            for (row, _) in &later {
+                self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
             }
             for row in page.nodes.iter().filter(|r| r.deleted) {
                 self.drop_deleted(c, row, &mut applied)?;
@@ -122,6 +143,12 @@ impl Tree {
         let Some(local) = c.node_by_id(&row.node)? else {
             return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
         };
+        if local.links == 0 && row.version > local.version {
+            // Removed here, edited there: the edit survives.
+            let restored = Node { links: 0, ..from_row(local.nid, ns, row)? };
+            c.update_node(&restored)?;
+            return self.restore_places(c, &restored, applied);
+        }
         match c.base_node(&row.node)? {
             None => self.follow(c, &local, row, applied),
             Some(base) => self.merge(c, &local, base, row, applied),
@@ -259,14 +286,20 @@ impl Tree {
         c: &Conn<'_>,
         ns: NamespaceId,
         row: &DirentRow,
+        deleted: &HashSet<NodeId>,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         let name = row.name.as_bytes();
         let base = c.base_dirent(&row.parent, name)?;
-        let Some(parent) = c.nid_of(&row.parent)? else {
+        let Some(dir) = c.node_by_id(&row.parent)? else {
             // The folder is gone here. What was noted about its entry follows the server.
             return self.rebase_entry(c, ns, row, base);
         };
+        let parent = dir.nid;
+        if dir.links == 0 && row.child.is_some() {
+            // Removed here, but it got a new entry there: both survive.
+            self.restore_places(c, &dir, applied)?;
+        }
         let local = c.child(parent, name)?;
         if local.as_ref().map(|n| n.id) == row.child {
             return Ok(c.delete_base_dirent(&row.parent, name)?);
@@ -283,12 +316,16 @@ impl Tree {
                 self.place(c, parent, name, child, applied)
             }
             (Some(_), None) if ahead => self.rebase_entry(c, ns, row, base),
-            (Some(local), None) => self.remove_entry(c, ns, row, parent, &local, applied),
+            (Some(local), None) => {
+                let gone = deleted.contains(&local.id);
+                self.remove_entry(c, ns, row, parent, &local, gone, applied)
+            }
             (Some(local), Some(child)) if ahead => {
                 self.collide(c, row, parent, &local, child, applied)
             }
             (Some(local), Some(child)) => {
-                self.remove_entry(c, ns, row, parent, &local, applied)?;
+                let gone = deleted.contains(&local.id);
+                self.remove_entry(c, ns, row, parent, &local, gone, applied)?;
                 if c.dirent(parent, name)?.is_some() {
                     let kept = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
                     return self.collide(c, row, parent, &kept, child, applied);
@@ -401,7 +438,63 @@ impl Tree {
         Ok(())
     }
 
-    /// The server removed an entry that is as it was here. Changed content below it survives.
+    /// True when content was changed here that the server does not have: of a file, or anywhere
+    /// below a folder.
+    fn has_changes(&self, c: &Conn<'_>, node: &Node) -> Result<bool, TreeError> {
+        let mut stack = vec![node.clone()];
+        while let Some(node) = stack.pop() {
+            if !node.kind.is_folder() {
+                let has_layers = node.live.is_some() || node.frozen.is_some();
+                let base = c.base_node(&node.id)?;
+                if has_layers || base.is_some_and(|b| b.content != node.content) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let mut after = Vec::new();
+            loop {
+                let entries = c.children(node.nid, &after, 512)?;
+                let Some(last) = entries.last() else { break };
+                after.clone_from(&last.name);
+                for entry in entries {
+                    // An entry that the server does not have (with what it is now).
+                    if c.base_dirent(&node.id, &entry.name)?.is_some() {
+                        return Ok(true);
+                    }
+                    stack.push(entry.node);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Undoes a removal that the server has not taken yet: the node gets its places back, and the
+    /// folders above it theirs.
+    fn restore_places(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for place in c.base_places(&node.id)? {
+            let Some(dir) = c.node_by_id(&place.parent)? else { continue };
+            if dir.links == 0 {
+                self.restore_places(c, &dir, applied)?;
+            }
+            if c.dirent(dir.nid, &place.name)?.is_none() {
+                c.put_dirent(dir.nid, &place.name, node.nid)?;
+                c.add_links(node.nid, 1, now())?;
+                c.delete_base_dirent(&place.parent, &place.name)?;
+                applied.invalid.push(Invalidation::Entry { parent: dir.nid, name: place.name });
+            }
+        }
+        Ok(())
+    }
+
+    /// The server removed an entry that is as it was here. `gone`: the node has no other entry
+    /// there; else it was moved, and this page or a later one tells where to. Of what is gone,
+    /// changed content survives.
+    #[allow(clippy::too_many_arguments)]
     fn remove_entry(
         &self,
         c: &Conn<'_>,
@@ -409,16 +502,16 @@ impl Tree {
         row: &DirentRow,
         parent: Nid,
         local: &Node,
+        gone: bool,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         let name = row.name.as_bytes();
-        let has_layers = local.live.is_some() || local.frozen.is_some();
-        let edited = match c.base_node(&local.id)? {
-            Some(base) => has_layers || base.content != local.content,
-            None => has_layers,
-        };
-        let survives = local.links == 1
-            && if local.kind.is_folder() { !c.is_empty_dir(local.nid)? } else { edited };
+        let survives = gone && local.links == 1 && self.has_changes(c, local)?;
+        if survives && local.kind.is_folder() && !applied.at_end {
+            // Its children's removals may come later in this page: judge when they are done.
+            applied.later.push((row.clone(), parent));
+            return Ok(());
+        }
         if survives {
             let kept = self.keep_as_new(c, local)?;
             c.put_base_dirent(&BaseDirent {
@@ -552,6 +645,16 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+fn depth(c: &Conn<'_>, nid: Nid) -> Result<usize, TreeError> {
+    let mut depth = 0;
+    let mut at = nid;
+    while let Some((parent, _)) = c.places(at)?.into_iter().next() {
+        depth += 1;
+        at = parent;
+    }
+    Ok(depth)
 }
 
 fn blank(time: i64) -> Node {

@@ -2,6 +2,7 @@
 //!
 //! Each is one transaction that notes its intents and changes the tree. No network, no fsync.
 
+use drivefs_core::id::NodeId;
 use drivefs_core::limits::XATTR_VALUE_MAX_BYTES;
 use drivefs_core::limits::XATTRS_MAX_BYTES;
 use drivefs_core::name::Name;
@@ -188,7 +189,8 @@ impl Tree {
         self.lose_link(c, node, time)
     }
 
-    /// One link less; see `detach`.
+    /// One link less; see `detach`. What the server knows under some name keeps its row until the
+    /// server has taken the removal: a remote edit meanwhile brings it back.
     pub(super) fn lose_link(
         &self,
         c: &Conn<'_>,
@@ -204,8 +206,30 @@ impl Tree {
         if self.spool.loaded(node.nid).is_some() {
             return Ok(None);
         }
-        c.delete_node(node.nid)?;
+        if self.is_awaited(c, node)? {
+            // Its bytes were never agreed on; what the server has is all that can come back.
+            c.update_node(&Node { live: None, frozen: None, links: 0, ..node.clone() })?;
+        } else {
+            c.delete_node(node.nid)?;
+        }
         Ok(Some(node.clone()))
+    }
+
+    /// True when a row without names must stay: the server still has it, or is about to tell
+    /// where it went.
+    fn is_awaited(&self, c: &Conn<'_>, node: &Node) -> Result<bool, TreeError> {
+        Ok(!c.base_places(&node.id)?.is_empty()
+            || c.is_dirty(&node.id)?
+            || (node.kind == NodeKind::Dir && !c.is_empty_dir(node.nid)?))
+    }
+
+    /// Drops a row without names once nothing waits for it any more, inside a transaction.
+    pub(super) fn drop_if_done(&self, c: &Conn<'_>, id: &NodeId) -> Result<(), TreeError> {
+        let Some(node) = c.node_by_id(id)?.filter(|n| n.links == 0) else { return Ok(()) };
+        if self.spool.loaded(node.nid).is_none() && !self.is_awaited(c, &node)? {
+            c.delete_node(node.nid)?;
+        }
+        Ok(())
     }
 
     /// Drops a node that was deleted while open, now that it no longer is.
@@ -214,11 +238,16 @@ impl Tree {
             return Ok(());
         }
         let gone = self.db.write(|c| {
-            let orphan = c.node(nid)?.filter(|n| n.links == 0);
-            if orphan.is_some() {
+            let Some(orphan) = c.node(nid)?.filter(|n| n.links == 0) else { return Ok(None) };
+            if !self.is_awaited(c, &orphan)? {
                 c.delete_node(nid)?;
+                return Ok(Some(orphan));
             }
-            Ok::<_, TreeError>(orphan)
+            if c.is_dirty(&orphan.id)? {
+                return Ok(None);
+            }
+            c.update_node(&Node { live: None, frozen: None, ..orphan.clone() })?;
+            Ok::<_, TreeError>(Some(orphan))
         })?;
         if let Some(node) = gone {
             self.spool.discard(&node)?;

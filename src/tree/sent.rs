@@ -55,6 +55,10 @@ impl Tree {
             }
             for op in ops {
                 self.settle_node(c, &op.change.node())?;
+                self.drop_if_done(c, &op.change.node())?;
+                if let Change::Move { replace: Some(other), .. } = &op.change {
+                    self.drop_if_done(c, other)?;
+                }
             }
             Ok(())
         })

@@ -1,0 +1,266 @@
+//! Stories of two devices. What must never happen: a byte that somebody wrote is gone.
+
+use std::collections::BTreeMap;
+
+use crate::story::Device;
+use crate::story::World;
+use crate::story::all_sync;
+use crate::story::same_files;
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn conflict_of(files: &BTreeMap<String, String>, stem: &str) -> Vec<String> {
+    files
+        .iter()
+        .filter(|(name, _)| name.starts_with(stem) && name.contains("conflicted copy"))
+        .map(|(_, text)| text.clone())
+        .collect()
+}
+
+/// Alice and Bob share `a.txt` with the text `base`; Bob is offline then.
+fn shared_base(world: &World) -> (Device<'_>, Device<'_>) {
+    let alice = world.device("alice");
+    let mut bob = world.device("bob");
+    alice.write("a.txt", b"base");
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    (alice, bob)
+}
+
+#[test]
+fn what_one_device_writes_the_other_reads() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.mkdir("d");
+    alice.write("d/a.txt", b"hello");
+    alice.write("empty", b"");
+    all_sync(&[&alice, &bob]);
+    assert_eq!(
+        same_files(&[&alice, &bob]),
+        map(&[("d/", ""), ("d/a.txt", "hello"), ("empty", "")])
+    );
+    bob.rename("d/a.txt", "b.txt");
+    bob.remove("d");
+    all_sync(&[&bob, &alice]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("b.txt", "hello"), ("empty", "")]));
+}
+
+#[test]
+fn both_edit_while_bob_is_offline() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    bob.write("a.txt", b"bob");
+    alice.write("a.txt", b"alice");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files.get("a.txt").map(String::as_str), Some("alice"));
+    assert_eq!(conflict_of(&files, "a"), ["bob"], "{files:?}");
+    assert_eq!(files.len(), 2);
+}
+
+#[test]
+fn both_write_the_same_and_there_is_no_conflict() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    bob.write("a.txt", b"same");
+    bob.restart();
+    bob.go_offline();
+    alice.write("a.txt", b"same");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["a.txt"], "same");
+}
+
+#[test]
+fn an_edit_survives_a_delete_on_either_side() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    bob.write("a.txt", b"edited");
+    alice.remove("a.txt");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "edited")]));
+
+    bob.go_offline();
+    bob.remove("a.txt");
+    alice.write("a.txt", b"edited again");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "edited again")]));
+}
+
+#[test]
+fn a_rename_and_an_edit_both_apply() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    bob.rename("a.txt", "renamed.txt");
+    alice.write("a.txt", b"edited");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("renamed.txt", "edited")]));
+}
+
+#[test]
+fn new_folders_of_one_name_merge_and_files_of_one_name_are_both_kept() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    for (device, text) in [(&alice, "alice"), (&bob, "bob")] {
+        device.mkdir("d");
+        device.write(&format!("d/{text}"), text.as_bytes());
+        device.write("d/both", text.as_bytes());
+    }
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["d/alice"], "alice");
+    assert_eq!(files["d/bob"], "bob");
+    assert_eq!(files["d/both"], "alice");
+    assert_eq!(conflict_of(&files, "d/both"), ["bob"], "{files:?}");
+}
+
+#[test]
+fn a_folder_that_got_a_new_child_survives_its_removal() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    alice.mkdir("d");
+    bob.come_back();
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    bob.write("d/new", b"kept");
+    alice.remove("d");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["d/new"], "kept");
+}
+
+#[test]
+fn folders_moved_into_each_other_do_not_vanish() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    alice.mkdir("x");
+    alice.mkdir("y");
+    alice.write("x/in-x", b"1");
+    alice.write("y/in-y", b"2");
+    bob.come_back();
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    alice.rename("x", "y/x");
+    alice.sync();
+    bob.rename("y", "x/y");
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["y/x/in-x"], "1", "{files:?}");
+    assert_eq!(files["y/in-y"], "2");
+}
+
+#[test]
+fn an_editors_save_is_one_new_version_of_the_same_file() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.write("a.txt", b"one");
+    all_sync(&[&alice, &bob]);
+    let before = alice.fs().tree().node(alice.nid("a.txt")).expect("a.txt").id;
+    alice.write(".a.txt.swp", b"two");
+    alice.rename(".a.txt.swp", "a.txt");
+    all_sync(&[&alice, &bob]);
+    let after = alice.fs().tree().node(alice.nid("a.txt")).expect("a.txt");
+    assert_eq!(before, after.id);
+    assert_eq!(after.version, 2);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "two")]));
+}
+
+#[test]
+fn an_open_file_keeps_what_it_opened_and_a_write_to_it_is_never_lost() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.write("a.txt", b"old");
+    all_sync(&[&alice, &bob]);
+    let nid = bob.nid("a.txt");
+    let reader = bob.fs().open(nid, false).expect("opens");
+    let writer = bob.fs().open(nid, true).expect("opens");
+    alice.write("a.txt", b"new");
+    all_sync(&[&alice, &bob]);
+    assert_eq!(bob.read("a.txt"), b"new");
+    assert_eq!(bob.read_handle(nid, reader, 0, 100).expect("reads"), b"old");
+    bob.fs().write(nid, writer, 0, b"BOB", false).expect("writes");
+    bob.fs().release(writer).expect("closes");
+    bob.fs().release(reader).expect("closes");
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["a.txt"], "new");
+    assert_eq!(conflict_of(&files, "a"), ["BOB"], "{files:?}");
+}
+
+#[test]
+fn what_was_written_before_a_crash_is_sent_after_it() {
+    let world = World::new();
+    let (mut alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.write("synced", &vec![7; 3_000_000]);
+    all_sync(&[&alice, &bob]);
+    alice.go_offline();
+    alice.write("new", b"written offline");
+    alice.patch("synced", 1_000_000, b"PATCH");
+    // Open and unsaved at the moment of the crash.
+    let (attr, handle) = alice.fs().create(1, b"open", crate::story::ME, 0o600).expect("creates");
+    alice.fs().write(attr.nid, handle, 0, b"not closed", true).expect("writes");
+    alice.restart();
+    all_sync(&[&alice, &bob]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["new"], "written offline");
+    assert_eq!(files["open"], "not closed");
+    let mut patched = vec![7; 3_000_000];
+    patched[1_000_000..1_000_005].copy_from_slice(b"PATCH");
+    assert_eq!(bob.read("synced"), patched);
+}
+
+#[test]
+fn a_file_made_and_removed_again_never_reaches_the_server() {
+    let world = World::new();
+    let (mut alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.go_offline();
+    alice.write("gone", b"gone");
+    alice.remove("gone");
+    alice.mkdir("d");
+    alice.remove("d");
+    let (nodes, names) = alice.fs().tree().ahead().expect("counts");
+    assert_eq!(names, 0);
+    assert!(nodes <= 1, "only the root folder's time may be ahead");
+    alice.come_back();
+    all_sync(&[&alice, &bob]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[]));
+}
+
+#[test]
+fn a_removed_tree_is_gone_on_every_device() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    for dir in ["t", "t/a", "t/a/b", "t/c"] {
+        alice.mkdir(dir);
+        for i in 0..20 {
+            alice.write(&format!("{dir}/{i}"), dir.as_bytes());
+        }
+    }
+    all_sync(&[&alice, &bob]);
+    for dir in ["t/a/b", "t/a", "t/c", "t"] {
+        for i in 0..20 {
+            alice.remove(&format!("{dir}/{i}"));
+        }
+        alice.remove(dir);
+    }
+    all_sync(&[&alice, &bob]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[]));
+    assert_eq!(bob.fs().tree().ahead().expect("counts"), (0, 0));
+}

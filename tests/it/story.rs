@@ -1,0 +1,340 @@
+//! A small language for stories: devices that work on one drive, without a kernel.
+//!
+//! A device is the real tree, spool, cache and engine over a folder; the server is the real one,
+//! in this process, on loopback. `restart` drops a device without warning and opens it again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use drivefs::cache::BlockCache;
+use drivefs::cache::DataFiles;
+use drivefs::fs::Caller;
+use drivefs::fs::DriveFs;
+use drivefs::fs::Owner;
+use drivefs::fs::ReadHere;
+use drivefs::journal::Journal;
+use drivefs::remote::Remote;
+use drivefs::spool::Spool;
+use drivefs::state::Db;
+use drivefs::state::ROOT;
+use drivefs::sync::Engine;
+use drivefs::sync::EngineHandle;
+use drivefs::sync::pull_all;
+use drivefs::tree::RenameMode;
+use drivefs::tree::Tree;
+use drivefs_core::id::NamespaceId;
+use drivefs_core::node::NodeKind;
+use drivefs_core::wire::LoginRequest;
+use drivefs_server::app::Server;
+use drivefs_server::config::Config;
+
+const EMAIL: &str = "alice@example.org";
+const PASSWORD: &str = "correct horse battery";
+const WAIT: Duration = Duration::from_secs(30);
+pub const ME: Caller = Caller { uid: 1000, gid: 1000 };
+
+/// A server and its devices.
+pub struct World {
+    pub runtime: tokio::runtime::Runtime,
+    folder: tempfile::TempDir,
+    server: Option<Server>,
+    url: String,
+}
+
+/// One device.
+pub struct Device<'w> {
+    world: &'w World,
+    name: String,
+    token: String,
+    root: NamespaceId,
+    running: Option<Running>,
+}
+
+struct Running {
+    fs: Arc<DriveFs>,
+    engine: EngineHandle,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut world = Self { runtime, folder, server: None, url: String::new() };
+        world.start_server();
+        let server = world.server.as_ref().expect("started");
+        world.runtime.block_on(async {
+            drivefs_server::drive::users::add(server.store(), EMAIL, PASSWORD, 1 << 40)
+                .await
+                .expect("an account");
+        });
+        world
+    }
+
+    fn start_server(&mut self) {
+        let config = Config::local(&self.folder.path().join("server"));
+        let server = self.runtime.block_on(Server::start(config)).expect("the server starts");
+        self.url = format!("http://{}", server.addr());
+        self.server = Some(server);
+    }
+
+    pub fn device(&self, name: &str) -> Device<'_> {
+        let reply = self.runtime.block_on(async {
+            let request = LoginRequest {
+                email: EMAIL.into(),
+                password: PASSWORD.into(),
+                device: name.into(),
+            };
+            Remote::new(&self.url, None).expect("an address").login(&request).await
+        });
+        let reply = reply.expect("a login");
+        let mut device = Device {
+            world: self,
+            name: name.into(),
+            token: reply.token,
+            root: reply.account.root,
+            running: None,
+        };
+        device.open();
+        device
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.stop()).expect("the server stops");
+        }
+    }
+}
+
+impl Device<'_> {
+    fn home(&self) -> PathBuf {
+        self.world.folder.path().join(&self.name)
+    }
+
+    fn open(&mut self) {
+        let home = self.home();
+        std::fs::create_dir_all(&home).expect("a home");
+        let runtime = &self.world.runtime;
+        let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
+        let db = Arc::new(Db::open(&home.join("state.db")).expect("a database"));
+        let files = DataFiles::open_dir(&home.join("data")).expect("a data folder");
+        let cache = BlockCache::open(db.clone(), files, Some(remote.clone()), 1 << 30);
+        let cache = Arc::new(cache.expect("a cache"));
+        let journal = Arc::new(Journal::open(&db).expect("a journal"));
+        let handle = runtime.handle().clone();
+        let spool = Arc::new(Spool::new(db.clone(), cache, journal.clone(), handle));
+        let tree = Tree::open(db, journal, spool.clone(), self.name.clone()).expect("a tree");
+        let tree = Arc::new(tree);
+        for node in spool.recover().expect("recovers") {
+            tree.drop_orphan(node.nid).expect("drops");
+        }
+        if tree.cursor(self.root).expect("a cursor").is_none() {
+            runtime.block_on(pull_all(&remote, &tree, self.root, |_| {})).expect("the first fill");
+        }
+        let owner = Owner { uid: ME.uid, gid: ME.gid };
+        let fs = DriveFs::new(tree.clone(), owner, remote.link().clone(), String::new());
+        let (engine, handle) = Engine::new(remote, tree, self.root);
+        let task = runtime.spawn(engine.run());
+        self.running = Some(Running { fs: Arc::new(fs), engine: handle, task: Some(task) });
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the device is on")
+    }
+
+    pub fn fs(&self) -> &Arc<DriveFs> {
+        &self.running().fs
+    }
+
+    /// Stops the engine: the device works on without the server.
+    pub fn go_offline(&mut self) {
+        if let Some(task) = self.running.as_mut().expect("on").task.take() {
+            task.abort();
+            // It ends as cancelled: that is the point.
+            let _ = self.world.runtime.block_on(task);
+        }
+    }
+
+    /// Drops everything in memory and opens the device again, as after kill -9.
+    pub fn restart(&mut self) {
+        self.go_offline();
+        self.running = None;
+        self.open();
+    }
+
+    pub fn come_back(&mut self) {
+        self.restart();
+    }
+
+    /// Waits until all that was done here is on the server and all of the server's is here.
+    pub fn sync(&self) {
+        let running = self.running();
+        let goal = running.engine.begin_sync();
+        let until = Instant::now() + WAIT;
+        while !running.engine.is_reached(&goal).expect("a goal") {
+            assert!(
+                Instant::now() < until,
+                "{} does not get in step: {:?}, queue {:?}",
+                self.name,
+                running.engine.status(),
+                running.fs.tree().queue(10)
+            );
+            self.world.runtime.block_on(running.engine.next_round(Duration::from_millis(50)));
+        }
+    }
+
+    fn folder_of(&self, path: &str) -> (u64, String) {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.nid(dir), name.to_owned())
+    }
+
+    pub fn nid(&self, path: &str) -> u64 {
+        let mut nid = ROOT;
+        for name in path.split('/').filter(|n| !n.is_empty()) {
+            nid = self.fs().lookup(nid, name.as_bytes()).expect(path).nid;
+        }
+        nid
+    }
+
+    pub fn mkdir(&self, path: &str) {
+        let (dir, name) = self.folder_of(path);
+        let new = drivefs::tree::NewNode {
+            kind: NodeKind::Dir,
+            mode: 0o755,
+            uid: None,
+            gid: None,
+            rdev: 0,
+            target: None,
+        };
+        self.fs().make(dir, name.as_bytes(), ME, new).expect(path);
+    }
+
+    /// Writes a whole file: made if need be, else truncated first.
+    pub fn write(&self, path: &str, bytes: &[u8]) {
+        let (dir, name) = self.folder_of(path);
+        let fs = self.fs();
+        let (nid, handle) = match fs.lookup(dir, name.as_bytes()) {
+            Ok(attr) => {
+                let handle = fs.open(attr.nid, true).expect(path);
+                fs.setattr(attr.nid, &Default::default(), Some(0)).expect(path);
+                (attr.nid, handle)
+            }
+            Err(_) => {
+                let (attr, handle) = fs.create(dir, name.as_bytes(), ME, 0o644).expect(path);
+                (attr.nid, handle)
+            }
+        };
+        fs.write(nid, handle, 0, bytes, false).expect(path);
+        fs.flush(nid, handle).expect(path);
+        fs.release(handle).expect(path);
+    }
+
+    /// Overwrites bytes in the middle of a file.
+    pub fn patch(&self, path: &str, offset: u64, bytes: &[u8]) {
+        let nid = self.nid(path);
+        let fs = self.fs();
+        let handle = fs.open(nid, true).expect(path);
+        // As the kernel does for a page it has not: read before write.
+        self.read_handle(nid, handle, offset & !4095, 8192).expect(path);
+        fs.write(nid, handle, offset, bytes, false).expect(path);
+        fs.release(handle).expect(path);
+    }
+
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        let nid = self.nid(path);
+        let handle = self.fs().open(nid, false).expect(path);
+        let bytes = self.read_handle(nid, handle, 0, 1 << 30).expect(path);
+        self.fs().release(handle).expect(path);
+        bytes
+    }
+
+    pub fn read_handle(
+        &self,
+        nid: u64,
+        handle: u64,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, String> {
+        let fs = self.fs();
+        match fs.read_here(nid, handle, offset, len).map_err(|e| e.to_string())? {
+            ReadHere::Bytes(bytes) => Ok(bytes),
+            ReadHere::Elsewhere(content) => self
+                .world
+                .runtime
+                .block_on(fs.spool().read(&content, offset, len))
+                .map_err(|e| e.to_string()),
+        }
+    }
+
+    pub fn rename(&self, from: &str, to: &str) {
+        let ((a, x), (b, y)) = (self.folder_of(from), self.folder_of(to));
+        self.fs().tree().rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace).expect(from);
+    }
+
+    pub fn remove(&self, path: &str) {
+        let (dir, name) = self.folder_of(path);
+        let tree = self.fs().tree();
+        if tree.lookup(dir, name.as_bytes()).expect(path).kind.is_folder() {
+            tree.rmdir(dir, name.as_bytes()).expect(path);
+        } else {
+            tree.unlink(dir, name.as_bytes()).expect(path);
+        }
+    }
+
+    /// Every path with its content; folders end in a slash.
+    pub fn files(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        self.walk("", &mut out);
+        out
+    }
+
+    fn walk(&self, dir: &str, out: &mut BTreeMap<String, String>) {
+        let entries = self.fs().tree().list(self.nid(dir), b"", 100_000).expect(dir);
+        for entry in entries {
+            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+            if entry.node.kind.is_folder() {
+                out.insert(format!("{path}/"), String::new());
+                self.walk(&path, out);
+            } else {
+                let text = String::from_utf8_lossy(&self.read(&path)).into_owned();
+                out.insert(path, text);
+            }
+        }
+    }
+}
+
+impl Drop for Device<'_> {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.go_offline();
+        }
+    }
+}
+
+/// All devices get in step, twice around, so that each has what the last one sent.
+pub fn all_sync(devices: &[&Device<'_>]) {
+    for _ in 0..2 {
+        for device in devices {
+            device.sync();
+        }
+    }
+}
+
+/// The tree that all devices show, which must be one.
+pub fn same_files(devices: &[&Device<'_>]) -> BTreeMap<String, String> {
+    let first = devices[0].files();
+    for device in &devices[1..] {
+        assert_eq!(first, device.files(), "{} and {} differ", devices[0].name, device.name);
+    }
+    first
+}
