@@ -19,6 +19,7 @@ B=$T/bob
 sync_device bob
 cmp "$T/big.bin" "$B/read.bin"
 head -c 4096 "$B/partly.bin" >"$T/head"
+cat "$B/deep/er/1.txt" >"$T/head.txt"
 listing "$T/alice" >"$T/before"
 
 is_offline() { [ "$(status bob .online)" = false ]; }
