@@ -7,7 +7,6 @@ use super::Spool;
 use super::SpoolError;
 use super::content::Parts;
 use super::layer::Layer;
-use crate::state::DbError;
 use crate::state::Node;
 
 impl Spool {
@@ -148,7 +147,7 @@ impl Spool {
 
     /// Repairs sizes after the death of an earlier process: the layers know better than the rows.
     pub fn recover(&self) -> Result<Vec<Node>, SpoolError> {
-        let nodes = self.db.read(|c| Ok::<_, DbError>(c.nodes_to_recover()?))?;
+        let nodes = self.db.read(|c| c.nodes_to_recover())?;
         for node in nodes.iter().filter(|n| n.links > 0) {
             let content = self.content_of(node)?;
             self.save_size(&content)?;

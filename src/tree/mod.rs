@@ -8,8 +8,10 @@
 mod apply;
 mod conflict;
 mod cross;
+mod entries;
 mod ops;
 mod pending;
+mod removal;
 mod rename;
 pub mod resolve;
 mod sent;

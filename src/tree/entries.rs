@@ -1,0 +1,244 @@
+//! Entries that the server tells: placed, moved, and where both sides put something under one
+//! name, both kept.
+
+use std::collections::HashSet;
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::node::NodeKind;
+use drivefs_core::wire::DirentRow;
+
+use super::Invalidation;
+use super::Tree;
+use super::TreeError;
+use super::apply::Applied;
+use super::rename::is_below;
+use crate::journal::now;
+use crate::state::BaseDirent;
+use crate::state::BaseNode;
+use crate::state::Conn;
+use crate::state::Nid;
+use crate::state::Node;
+use crate::state::Occupant;
+
+impl Tree {
+    pub(super) fn apply_dirent(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        row: &DirentRow,
+        deleted: &HashSet<NodeId>,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let name = row.name.as_bytes();
+        let base = c.base_dirent(&row.parent, name)?;
+        let Some(dir) = c.node_by_id(&row.parent)? else {
+            // The folder is gone here. What was noted about its entry follows the server.
+            return self.rebase_entry(c, ns, row, base);
+        };
+        let parent = dir.nid;
+        if dir.links == 0 && row.child.is_some() {
+            // Removed here, but it got a new entry there: both survive.
+            self.restore_places(c, &dir, applied)?;
+        }
+        let local = c.child(parent, name)?;
+        if local.as_ref().map(|n| n.id) == row.child {
+            return Ok(c.delete_base_dirent(&row.parent, name)?);
+        }
+        let ahead = base.is_some();
+        match (local, row.child) {
+            (None, None) => Ok(c.delete_base_dirent(&row.parent, name)?),
+            (None, Some(child)) => {
+                // Removed here: that was about what the server had then.
+                if base.as_ref().is_some_and(|b| b.child.map(|o| o.id) == Some(child)) {
+                    return Ok(());
+                }
+                c.delete_base_dirent(&row.parent, name)?;
+                self.place(c, parent, name, child, applied)
+            }
+            (Some(_), None) if ahead => self.rebase_entry(c, ns, row, base),
+            (Some(local), None) => {
+                let gone = deleted.contains(&local.id);
+                self.remove_entry(c, ns, row, parent, &local, gone, applied)
+            }
+            (Some(local), Some(child)) if ahead => {
+                self.collide(c, row, parent, &local, child, applied)
+            }
+            (Some(local), Some(child)) => {
+                let gone = deleted.contains(&local.id);
+                self.remove_entry(c, ns, row, parent, &local, gone, applied)?;
+                if c.dirent(parent, name)?.is_some() {
+                    let kept = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
+                    return self.collide(c, row, parent, &kept, child, applied);
+                }
+                self.place(c, parent, name, child, applied)
+            }
+        }
+    }
+
+    /// The entry stays ahead here; what the server has there is now this.
+    pub(super) fn rebase_entry(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        row: &DirentRow,
+        base: Option<BaseDirent>,
+    ) -> Result<(), TreeError> {
+        let Some(base) = base else { return Ok(()) };
+        let folder = match &row.child {
+            Some(id) => c.node_by_id(id)?.is_some_and(|n| n.kind.is_folder()),
+            None => false,
+        };
+        let child = row.child.map(|id| Occupant { id, folder });
+        c.put_base_dirent(&BaseDirent { child, ns, ..base })?;
+        self.settle_dirent(c, &row.parent, row.name.as_bytes())
+    }
+
+    /// Puts a remote node under a name that is free here.
+    pub(super) fn place(
+        &self,
+        c: &Conn<'_>,
+        parent: Nid,
+        name: &[u8],
+        child: NodeId,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let Some(node) = c.node_by_id(&child)? else {
+            return Err(TreeError::Protocol(format!("an entry names the unknown node {child}")));
+        };
+        if node.kind.is_folder() {
+            self.free_other_places(c, &node, applied)?;
+            self.break_cycle(c, parent, &node, applied)?;
+        }
+        c.put_dirent(parent, name, node.nid)?;
+        c.add_links(node.nid, 1, now())?;
+        applied.invalid.push(Invalidation::Entry { parent, name: name.to_vec() });
+        Ok(())
+    }
+
+    /// A folder has one place: the server's. Where it was moved here, that move is undone.
+    pub(super) fn free_other_places(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for (parent, name) in c.places(node.nid)? {
+            let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
+            self.journal.note_dirent(c, dir.ns, dir.id, &name, Some(node), None)?;
+            c.delete_dirent(parent, &name)?;
+            c.add_links(node.nid, -1, now())?;
+            applied.invalid.push(Invalidation::Entry { parent, name });
+        }
+        Ok(())
+    }
+
+    /// The server puts `node` into `parent`, but here `parent` was moved below `node`: the local
+    /// move goes back to where the server has the folder.
+    pub(super) fn break_cycle(
+        &self,
+        c: &Conn<'_>,
+        parent: Nid,
+        node: &Node,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        while is_below(c, parent, node.nid)? {
+            let mut at = parent;
+            let undone = loop {
+                let dir = c.node(at)?.ok_or(TreeError::NotFound)?;
+                if let Some(home) = c.base_places(&dir.id)?.into_iter().next()
+                    && let Some(home_nid) = c.nid_of(&home.parent)?
+                {
+                    self.free_other_places(c, &dir, applied)?;
+                    if c.dirent(home_nid, &home.name)?.is_none() {
+                        self.journal.note_dirent(
+                            c,
+                            dir.ns,
+                            home.parent,
+                            &home.name,
+                            None,
+                            Some(dir.id),
+                        )?;
+                        c.put_dirent(home_nid, &home.name, dir.nid)?;
+                        c.add_links(dir.nid, 1, now())?;
+                        applied
+                            .invalid
+                            .push(Invalidation::Entry { parent: home_nid, name: home.name });
+                        break true;
+                    }
+                }
+                match c.places(at)?.into_iter().next() {
+                    Some((up, _)) if at != node.nid => at = up,
+                    _ => break false,
+                }
+            };
+            if !undone {
+                return Err(TreeError::Protocol("folders of the server form a cycle".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Both sides put something new under one name.
+    pub(super) fn collide(
+        &self,
+        c: &Conn<'_>,
+        row: &DirentRow,
+        parent: Nid,
+        local: &Node,
+        child: NodeId,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let name = row.name.as_bytes();
+        let remote = c
+            .node_by_id(&child)?
+            .ok_or_else(|| TreeError::Protocol(format!("unknown node {child}")))?;
+        let is_new_here = c.base_node(&local.id)?.is_some_and(|b| b.agreed.is_none());
+        let both_folders = local.kind == NodeKind::Dir && remote.kind == NodeKind::Dir;
+        let same_file = local.kind == NodeKind::File
+            && remote.kind == NodeKind::File
+            && local.content == remote.content
+            && local.live.is_none()
+            && local.frozen.is_none();
+        if is_new_here && remote.links == 0 && local.links == 1 && (both_folders || same_file) {
+            return self.unite(c, row, local, &remote);
+        }
+        let free = self.free_conflict_name(c, parent, name)?;
+        let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
+        c.delete_dirent(parent, name)?;
+        c.put_dirent(parent, free.as_bytes(), local.nid)?;
+        c.delete_base_dirent(&row.parent, name)?;
+        self.journal.note_dirent(c, dir.ns, dir.id, free.as_bytes(), None, Some(local.id))?;
+        applied.invalid.push(Invalidation::Entry { parent, name: free.into_bytes() });
+        self.place(c, parent, name, child, applied)
+    }
+
+    /// One and the same: what was made here takes the identity of what the server has.
+    pub(super) fn unite(
+        &self,
+        c: &Conn<'_>,
+        row: &DirentRow,
+        local: &Node,
+        remote: &Node,
+    ) -> Result<(), TreeError> {
+        c.delete_node(remote.nid)?;
+        c.move_children(remote.nid, local.nid)?;
+        c.rename_base_parent(&local.id, &remote.id)?;
+        c.delete_base_node(&local.id)?;
+        c.delete_base_dirent(&row.parent, row.name.as_bytes())?;
+        let united = Node { id: remote.id, version: remote.version, ..local.clone() };
+        c.update_node(&united)?;
+        c.put_base_node(&BaseNode {
+            id: remote.id,
+            ns: remote.ns,
+            agreed: Some((remote.attrs, remote.xattrs.clone())),
+            content: remote.content.clone(),
+            version: remote.version,
+            inflight: None,
+            since: self.journal.tick(),
+            at: now(),
+            error: None,
+        })?;
+        self.settle_node(c, &remote.id)
+    }
+}

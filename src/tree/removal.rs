@@ -1,0 +1,127 @@
+//! Removals that the server tells, and removals made here that meet a remote edit: what was
+//! changed survives either way.
+
+use drivefs_core::id::NamespaceId;
+use drivefs_core::wire::DirentRow;
+use drivefs_core::wire::NodeRow;
+
+use super::Invalidation;
+use super::Tree;
+use super::TreeError;
+use super::apply::Applied;
+use crate::journal::now;
+use crate::state::BaseDirent;
+use crate::state::Conn;
+use crate::state::Nid;
+use crate::state::Node;
+
+impl Tree {
+    /// True when content was changed here that the server does not have: of a file, or anywhere
+    /// below a folder.
+    pub(super) fn has_changes(&self, c: &Conn<'_>, node: &Node) -> Result<bool, TreeError> {
+        let mut stack = vec![node.clone()];
+        while let Some(node) = stack.pop() {
+            if !node.kind.is_folder() {
+                let has_layers = node.live.is_some() || node.frozen.is_some();
+                let base = c.base_node(&node.id)?;
+                if has_layers || base.is_some_and(|b| b.content != node.content) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let mut after = Vec::new();
+            loop {
+                let entries = c.children(node.nid, &after, 512)?;
+                let Some(last) = entries.last() else { break };
+                after.clone_from(&last.name);
+                for entry in entries {
+                    // An entry that the server does not have (with what it is now).
+                    if c.base_dirent(&node.id, &entry.name)?.is_some() {
+                        return Ok(true);
+                    }
+                    stack.push(entry.node);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Undoes a removal that the server has not taken yet: the node gets its places back, and the
+    /// folders above it theirs.
+    pub(super) fn restore_places(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for place in c.base_places(&node.id)? {
+            let Some(dir) = c.node_by_id(&place.parent)? else { continue };
+            if dir.links == 0 {
+                self.restore_places(c, &dir, applied)?;
+            }
+            if c.dirent(dir.nid, &place.name)?.is_none() {
+                c.put_dirent(dir.nid, &place.name, node.nid)?;
+                c.add_links(node.nid, 1, now())?;
+                c.delete_base_dirent(&place.parent, &place.name)?;
+                applied.invalid.push(Invalidation::Entry { parent: dir.nid, name: place.name });
+            }
+        }
+        Ok(())
+    }
+
+    /// The server removed an entry that is as it was here. `gone`: the node has no other entry
+    /// there; else it was moved, and this page or a later one tells where to. Of what is gone,
+    /// changed content survives.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn remove_entry(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        row: &DirentRow,
+        parent: Nid,
+        local: &Node,
+        gone: bool,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let name = row.name.as_bytes();
+        let survives = gone && local.links == 1 && self.has_changes(c, local)?;
+        if survives && local.kind.is_folder() && !applied.at_end {
+            // Its children's removals may come later in this page: judge when they are done.
+            applied.later.push((row.clone(), parent));
+            return Ok(());
+        }
+        if survives {
+            let kept = self.keep_as_new(c, local)?;
+            c.put_base_dirent(&BaseDirent {
+                parent: row.parent,
+                name: name.to_vec(),
+                ns,
+                child: None,
+                since: self.journal.tick(),
+            })?;
+            tracing::info!(node = %kept.id, "removed by the server but changed here: kept");
+            return Ok(());
+        }
+        c.delete_dirent(parent, name)?;
+        c.add_links(local.nid, -1, now())?;
+        applied.invalid.push(Invalidation::Entry { parent, name: name.to_vec() });
+        Ok(())
+    }
+
+    /// A node that the server deleted goes with its last name here. One that still has a name
+    /// (moved or linked here meanwhile) stays as a new node.
+    pub(super) fn drop_deleted(
+        &self,
+        c: &Conn<'_>,
+        row: &NodeRow,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let Some(local) = c.node_by_id(&row.node)? else { return Ok(()) };
+        if local.links > 0 {
+            self.keep_as_new(c, &local)?;
+            return Ok(());
+        }
+        c.delete_base_node(&local.id)?;
+        self.supersede(c, &local, &[], applied)
+    }
+}
