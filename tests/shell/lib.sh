@@ -189,7 +189,7 @@ remount() {
     mount_device "$1"
 }
 
-sync_device() { as "$1" drivefs sync --timeout "${2:-300}"; }
+sync_device() { as "$1" drivefs sync --timeout "${2:-90}"; }
 
 # status NAME FILTER: a part of its status, by jq.
 status() { as "$1" drivefs status --json | jq -r "$2"; }

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Runs all tests of drivefs: format, lints, licences, unit and story tests, then the shell tests on
+# real mounts with release programs. Installs what it needs. Under 40 minutes on two cores, from
+# nothing. The last line is `N passed, N failed`.
+#
+#   tests/run.sh                everything
+#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts deny cargo shell)
+set -u
+cd "$(dirname "$0")/.." || exit 1
+export CARGO_TERM_COLOR=never
+begin=$SECONDS
+passed=0
+failed=0
+wrong=()
+
+# ---- what is needed ----------------------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# package for each program that is missing
+declare -A package=(
+    [fusermount3]=fuse3 [cc]=gcc [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
+    [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
+    [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
+)
+missing=()
+for program in "${!package[@]}"; do
+    command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+if ! printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; then
+    missing+=(gcc libc6-dev)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    if ! command -v apt-get >/dev/null; then
+        echo "this script installs with apt-get alone; please install them and run it again" >&2
+        exit 1
+    fi
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null || exit 1
+fi
+command -v cargo >/dev/null || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+if ! command -v cargo >/dev/null; then
+    echo "cargo is missing: install Rust 1.95 or later (https://rustup.rs), then run this again" >&2
+    exit 1
+fi
+[ -e /dev/fuse ] || as_root modprobe fuse || true
+
+# ---- steps -------------------------------------------------------------------------------------
+
+# step NAME CMD...: one step that passes or fails as a whole.
+step() {
+    local name=$1 from=$SECONDS
+    shift
+    [[ " ${SKIP:-} " != *" $name "* ]] || return 0
+    echo "---- $name"
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "ok    $name ($((SECONDS - from)) s)"
+    else
+        failed=$((failed + 1))
+        wrong+=("$name")
+        echo "FAIL  $name ($((SECONDS - from)) s)"
+    fi
+}
+
+scripts() {
+    shellcheck -x tests/run.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
+        (cd tests/shell && shellcheck -x -- *.sh)
+}
+
+deny() {
+    # The advisory database is fetched from the network: without one, the rest is checked.
+    if ! command -v cargo-deny >/dev/null; then
+        cargo install --quiet --locked cargo-deny || return 1
+    fi
+    cargo deny --log-level error check bans licenses sources
+}
+
+# Adds up what `cargo test` or the shell runner said; $1 is their exit code.
+count() {
+    local rc=$1 name=$2 log=$3 p=$4 f=$5
+    passed=$((passed + p))
+    failed=$((failed + f))
+    if [ "$rc" != 0 ]; then
+        wrong+=("$name")
+        # It failed without a failed test: it did not build, or ended early.
+        [ "$f" != 0 ] || failed=$((failed + 1))
+        echo "FAIL  $name"
+    fi
+    rm -f "$log"
+}
+
+cargo_tests() {
+    local log rc p f
+    [[ " ${SKIP:-} " != *" cargo "* ]] || return 0
+    echo "---- cargo test"
+    log=$(mktemp)
+    cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" | grep -v '^test .* ok$'
+    rc=${PIPESTATUS[0]}
+    p=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log" | paste -sd+ | sed 's/^$/0/')
+    f=$(sed -n 's/^test result: .*; \([0-9]*\) failed;.*/\1/p' "$log" | paste -sd+ | sed 's/^$/0/')
+    count "$rc" "cargo test" "$log" "$((p))" "$((f))"
+}
+
+shell_tests() {
+    local log rc p f target
+    [[ " ${SKIP:-} " != *" shell "* ]] || return 0
+    target=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)
+    echo "---- shell tests on real mounts"
+    log=$(mktemp)
+    DRIVEFS_BIN=$target/release tests/shell/run.sh 2>&1 | tee "$log"
+    rc=${PIPESTATUS[0]}
+    p=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$log" | tail -n 1)
+    f=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$log" | tail -n 1)
+    count "$rc" "shell tests" "$log" "${p:-0}" "${f:-0}"
+}
+
+step fmt cargo fmt --all --check
+step scripts scripts
+step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+step deny deny
+cargo_tests
+step build cargo build --release --workspace --bins --locked --quiet
+shell_tests
+
+echo
+[ ${#wrong[@]} = 0 ] || echo "failed: ${wrong[*]}"
+echo "all tests took $((SECONDS - begin)) s"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ ${#wrong[@]} = 0 ]
