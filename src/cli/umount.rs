@@ -60,7 +60,11 @@ pub fn run(c: &Umount) -> anyhow::Result<()> {
         ),
         other => other.with_context(|| format!("could not unmount {}", dir.display()))?,
     }
-    wait_for_end(&home)?;
+    if c.lazy {
+        println!("the daemon ends when the last program has closed its files");
+    } else {
+        wait_for_end(&home)?;
+    }
     if waiting > 0 {
         println!(
             "{waiting} change(s) are not on the server yet; they are safe on this device and are \

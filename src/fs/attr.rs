@@ -1,5 +1,7 @@
 //! Attributes as programs see them, and the space of the drive.
 
+use drivefs_core::limits::NAME_MAX_BYTES;
+use drivefs_core::name::NameError;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::TimeNs;
 
@@ -71,6 +73,9 @@ impl DriveFs {
     }
 
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
+        if name.len() > NAME_MAX_BYTES {
+            return Err(NameError::TooLong.into());
+        }
         Ok(self.attr_of(&self.tree.lookup(parent, name)?))
     }
 

@@ -5,7 +5,7 @@ use drivefs_core::wire::ErrorCode;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RemoteError {
     /// No answer: the server cannot be reached, or the answer broke off. Try again later.
-    #[error("the server cannot be reached: {0}")]
+    #[error("{0}")]
     Offline(String),
     /// The token is not good any more. Nothing works until the next login.
     #[error("{0}")]

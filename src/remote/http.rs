@@ -239,7 +239,16 @@ impl Remote {
     }
 
     fn broken(&self, e: &reqwest::Error) -> RemoteError {
-        let why = chain(e);
+        // The innermost cause says it: refused, timed out, no route.
+        let mut cause: &dyn std::error::Error = e;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let why = if e.is_timeout() {
+            format!("{} does not answer in time", self.base)
+        } else {
+            format!("cannot reach {}: {cause}", self.base)
+        };
         self.link.down(&why);
         RemoteError::Offline(why)
     }

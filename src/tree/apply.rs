@@ -212,7 +212,10 @@ impl Tree {
         match self.spool.loaded(local.nid) {
             Some(content) => {
                 c.update_node(&Node { id: new_id(), links: 0, superseded: true, ..local.clone() })?;
-                content.parts_mut().superseded = Some(places.to_vec());
+                let mut parts = content.parts_mut();
+                if parts.superseded.is_none() || !places.is_empty() {
+                    parts.superseded = Some(places.to_vec());
+                }
             }
             None => {
                 c.delete_node(local.nid)?;

@@ -150,8 +150,9 @@ fn queue_item(c: &Conn<'_>, base: BaseNode) -> Result<Option<QueueItem>, TreeErr
     let Some(node) = c.node_by_id(&base.id)?.filter(|n| n.links > 0) else { return Ok(None) };
     let content_waits =
         node.live.is_some() || node.frozen.is_some() || node.content != base.content;
+    let path = path_of(c, node.nid)?;
     Ok(Some(QueueItem {
-        path: path_of(c, node.nid)?,
+        path: if path.is_empty() { "/".to_owned() } else { path },
         bytes: if content_waits { node.size } else { 0 },
         at: base.at,
         error: base.error,

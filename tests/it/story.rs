@@ -23,8 +23,10 @@ use drivefs::state::ROOT;
 use drivefs::sync::Engine;
 use drivefs::sync::EngineHandle;
 use drivefs::sync::pull_all;
+use drivefs::tree::NewNode;
 use drivefs::tree::RenameMode;
 use drivefs::tree::Tree;
+use drivefs::tree::TreeError;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::LoginRequest;
@@ -192,22 +194,30 @@ impl Device<'_> {
         }
     }
 
-    fn folder_of(&self, path: &str) -> (u64, String) {
+    fn folder_of(&self, path: &str) -> Result<(u64, String), TreeError> {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-        (self.nid(dir), name.to_owned())
+        Ok((self.try_nid(dir)?, name.to_owned()))
     }
 
     pub fn nid(&self, path: &str) -> u64 {
+        self.try_nid(path).expect(path)
+    }
+
+    fn try_nid(&self, path: &str) -> Result<u64, TreeError> {
         let mut nid = ROOT;
         for name in path.split('/').filter(|n| !n.is_empty()) {
-            nid = self.fs().lookup(nid, name.as_bytes()).expect(path).nid;
+            nid = self.fs().lookup(nid, name.as_bytes())?.nid;
         }
-        nid
+        Ok(nid)
     }
 
     pub fn mkdir(&self, path: &str) {
-        let (dir, name) = self.folder_of(path);
-        let new = drivefs::tree::NewNode {
+        self.try_mkdir(path).expect(path);
+    }
+
+    pub fn try_mkdir(&self, path: &str) -> Result<(), TreeError> {
+        let (dir, name) = self.folder_of(path)?;
+        let new = NewNode {
             kind: NodeKind::Dir,
             mode: 0o755,
             uid: None,
@@ -215,27 +225,30 @@ impl Device<'_> {
             rdev: 0,
             target: None,
         };
-        self.fs().make(dir, name.as_bytes(), ME, new).expect(path);
+        self.fs().make(dir, name.as_bytes(), ME, new).map(drop)
     }
 
     /// Writes a whole file: made if need be, else truncated first.
     pub fn write(&self, path: &str, bytes: &[u8]) {
-        let (dir, name) = self.folder_of(path);
+        self.try_write(path, bytes).expect(path);
+    }
+
+    /// The same, where another device may take the file away meanwhile.
+    pub fn try_write(&self, path: &str, bytes: &[u8]) -> Result<(), TreeError> {
+        let (dir, name) = self.folder_of(path)?;
         let fs = self.fs();
         let (nid, handle) = match fs.lookup(dir, name.as_bytes()) {
-            Ok(attr) => {
-                let handle = fs.open(attr.nid, true).expect(path);
-                fs.setattr(attr.nid, &Default::default(), Some(0)).expect(path);
-                (attr.nid, handle)
-            }
+            Ok(attr) => (attr.nid, fs.open(attr.nid, true)?),
             Err(_) => {
-                let (attr, handle) = fs.create(dir, name.as_bytes(), ME, 0o644).expect(path);
+                let (attr, handle) = fs.create(dir, name.as_bytes(), ME, 0o644)?;
                 (attr.nid, handle)
             }
         };
-        fs.write(nid, handle, 0, bytes, false).expect(path);
-        fs.flush(nid, handle).expect(path);
-        fs.release(handle).expect(path);
+        let written = fs
+            .setattr(nid, &Default::default(), Some(0))
+            .and_then(|_| fs.write(nid, handle, 0, bytes, false));
+        fs.release(handle)?;
+        written
     }
 
     /// Overwrites bytes in the middle of a file.
@@ -276,17 +289,53 @@ impl Device<'_> {
     }
 
     pub fn rename(&self, from: &str, to: &str) {
-        let ((a, x), (b, y)) = (self.folder_of(from), self.folder_of(to));
-        self.fs().tree().rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace).expect(from);
+        self.try_rename(from, to).expect(from);
+    }
+
+    pub fn try_rename(&self, from: &str, to: &str) -> Result<(), TreeError> {
+        let ((a, x), (b, y)) = (self.folder_of(from)?, self.folder_of(to)?);
+        let tree = self.fs().tree();
+        tree.rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.running().task.is_some()
+    }
+
+    /// Every path; folders end in a slash. What other devices do meanwhile may show or not.
+    pub fn names(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut folders = vec![(ROOT, String::new())];
+        while let Some((nid, dir)) = folders.pop() {
+            for entry in self.fs().tree().list(nid, b"", 100_000).unwrap_or_default() {
+                let name = format!("{dir}{}", String::from_utf8_lossy(&entry.name));
+                if entry.node.kind.is_folder() {
+                    folders.push((entry.node.nid, format!("{name}/")));
+                    out.push(format!("{name}/"));
+                } else {
+                    out.push(name);
+                }
+            }
+        }
+        out.sort();
+        out
     }
 
     pub fn remove(&self, path: &str) {
-        let (dir, name) = self.folder_of(path);
+        self.try_remove(path).expect(path);
+    }
+
+    pub fn try_remove(&self, path: &str) -> Result<(), TreeError> {
+        let (dir, name) = self.folder_of(path)?;
         let tree = self.fs().tree();
-        if tree.lookup(dir, name.as_bytes()).expect(path).kind.is_folder() {
-            tree.rmdir(dir, name.as_bytes()).expect(path);
+        if tree.lookup(dir, name.as_bytes())?.kind.is_folder() {
+            tree.rmdir(dir, name.as_bytes())
         } else {
-            tree.unlink(dir, name.as_bytes()).expect(path);
+            tree.unlink(dir, name.as_bytes())
         }
     }
 
