@@ -130,9 +130,10 @@ say "building (a first build takes some minutes)"
 
 dir=${dir:-$HOME/Drive}
 dir=$(realpath -ms "$dir")
-# A mount whose daemon has died cannot be looked into; `drivefs mount` takes it away itself.
+# A mount whose daemon has died answers nothing; `drivefs mount` takes it away itself. (stat -f asks
+# the daemon, stat alone might be answered by the kernel.)
 is_mounted "$dir" || mkdir -p "$dir"
-if is_mounted "$dir" && stat "$dir" >/dev/null 2>&1; then
+if is_mounted "$dir" && stat -f "$dir" >/dev/null 2>&1; then
     say "a drive is mounted on $dir already"
 else
     "$drivefs" mount "$dir" >/dev/null

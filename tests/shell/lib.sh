@@ -59,12 +59,14 @@ die() {
 check() {
     local text=$1
     shift
-    if "$@" >"$T/.check" 2>&1; then
+    if "$@" >"$T/.check.new" 2>&1; then
         ok "$text"
     else
         fail "$text"
-        head -c 4000 "$T/.check" | sed 's/^/      | /'
+        head -c 4000 "$T/.check.new" | sed 's/^/      | /'
     fi
+    # What it said stays for the test to look at: $T/.check.
+    mv "$T/.check.new" "$T/.check"
 }
 
 # refused TEXT PATTERN CMD...: the command fails, and says so in words that match PATTERN.
