@@ -3,7 +3,7 @@
 # the same. Heavy. 11-main-user.sh tells the same story as an ordinary user.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-[ -z "${AS_USER:-}" ] || become_user
+[ -z "${AS_USER:-}" ] || become_user sources
 
 note "as $(id -un)"
 big_tree "$T/tree"

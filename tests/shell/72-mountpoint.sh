@@ -2,6 +2,8 @@
 # Mount points that are missing, not empty, busy, taken, or left by a dead daemon.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+[ -z "${AS_USER:-}" ] || become_user
+note "as $(id -un)"
 
 start_server
 add_user me@example.org

@@ -27,6 +27,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/drivefs-test.XXXXXX")
 PASSED=0
 FAILED=0
 STARTED=$SECONDS
+LAST=$SECONDS
 DEVICES=()
 HELPERS=()
 SERVER_PID=
@@ -39,12 +40,20 @@ URL=
 
 ok() {
     PASSED=$((PASSED + 1))
-    printf 'ok    %s: %s\n' "$TEST_NAME" "$*"
+    printf 'ok    %s: %s%s\n' "$TEST_NAME" "$*" "$(slow)"
+    LAST=$SECONDS
+}
+
+# How long it was since the last line, if it was long.
+slow() {
+    local took=$((SECONDS - LAST))
+    [ "$took" -lt 5 ] || printf ' [%d s]' "$took"
 }
 
 fail() {
     FAILED=$((FAILED + 1))
-    printf 'FAIL  %s: %s\n' "$TEST_NAME" "$*"
+    printf 'FAIL  %s: %s%s\n' "$TEST_NAME" "$*" "$(slow)"
+    LAST=$SECONDS
 }
 
 note() { printf '      %s: %s\n' "$TEST_NAME" "$*"; }
@@ -276,8 +285,8 @@ big_tree() {
 
 # ---- who runs the test -------------------------------------------------------------------------
 
-# become_user: goes on as an ordinary user, who mounts through fusermount3. Programs, tests and
-# source tree are copied where that user can read them.
+# become_user [sources]: goes on as an ordinary user, who mounts through fusermount3. Programs and
+# tests, and the source tree if wanted, are copied where that user can read them.
 become_user() {
     [ "$(id -u)" = 0 ] || return 0
     local user=drivefs-test place rc=0
@@ -286,10 +295,10 @@ become_user() {
     # would set.
     [ -w /dev/fuse ] && chmod 0666 /dev/fuse
     place=$(mktemp -d "${TMPDIR:-/tmp}/drivefs-user.XXXXXX")
-    mkdir "$place/bin" "$place/home" "$place/sources" "$place/sources/all"
+    mkdir -p "$place/bin" "$place/home" "$place/sources/all"
     cp "$BIN/drivefs" "$BIN/drivefs-server" "$place/bin/"
     cp -r "$HERE" "$place/shell"
-    big_tree "$place/sources/all/tree" >/dev/null
+    [ "${1:-}" != sources ] || big_tree "$place/sources/all/tree" >/dev/null
     chown -R "$user" "$place"
     setpriv --reuid "$user" --regid "$user" --clear-groups env -u CARGO_HOME \
         HOME="$place/home" DRIVEFS_BIN="$place/bin" SOURCES="$place/sources" \
