@@ -12,6 +12,7 @@ for n in $(seq 1 300); do printf 'file %s\n' "$n" >"$T/alice/deep/er/$n.txt"; do
 random_file "$T/big.bin" 16
 cp "$T/big.bin" "$T/alice/read.bin"
 cp "$T/big.bin" "$T/alice/partly.bin"
+head -c 3000000 /dev/urandom >"$T/alice/hanging.bin"
 head -c 5000000 /dev/urandom >"$T/alice/unread.bin"
 sync_device alice
 device bob
@@ -94,6 +95,16 @@ cp "$T/x" "$B/while-hanging.bin"
 ls -lR "$B" >/dev/null
 cmp "$T/big.bin" "$B/read.bin"
 at_most "ms for write, list and cached read while the server hangs" "$(($(now_ms) - begin))" 1000
+begin=$(now_ms)
+refused "an uncached read fails then, too" 'Input/output error' timeout 60 cat "$B/hanging.bin"
+at_most "ms until it failed" "$(($(now_ms) - begin))" 5000
+cat "$B/hanging.bin" >/dev/null 2>&1 &
+reader=$!
+sleep 0.3
+kill -KILL "$reader"
+begin=$(now_ms)
+wait "$reader" 2>/dev/null || true
+at_most "a reader that waits can be killed, ms" "$(($(now_ms) - begin))" 1000
 kill -CONT "$SERVER_PID"
 check "it catches up when the server goes on" sync_device bob 90
 
