@@ -12,7 +12,6 @@ for n in $(seq 1 300); do printf 'file %s\n' "$n" >"$T/alice/deep/er/$n.txt"; do
 random_file "$T/big.bin" 16
 cp "$T/big.bin" "$T/alice/read.bin"
 cp "$T/big.bin" "$T/alice/partly.bin"
-head -c 3000000 /dev/urandom >"$T/alice/hanging.bin"
 head -c 5000000 /dev/urandom >"$T/alice/unread.bin"
 sync_device alice
 device bob
@@ -88,6 +87,9 @@ check "the removed file" test ! -e "$T/alice/deep/er/3.txt"
 same "no conflicts came up" "$(status alice '.conflicts | length')$(status bob '.conflicts | length')" 00
 
 # ---- the connection hangs instead of being refused: the server is stopped, not ended
+head -c 3000000 /dev/urandom >"$T/alice/hanging.bin"
+sync_device alice
+sync_device bob
 kill -STOP "$SERVER_PID"
 head -c 100000 /dev/urandom >"$T/x"
 begin=$(now_ms)
