@@ -106,7 +106,7 @@ sleep 0.3
 kill -KILL "$reader"
 begin=$(now_ms)
 wait "$reader" 2>/dev/null || true
-at_most "a reader that waits can be killed, ms" "$(($(now_ms) - begin))" 1000
+at_most "a reader that was killed while it waits ends, ms" "$(($(now_ms) - begin))" 5000
 kill -CONT "$SERVER_PID"
 check "it catches up when the server goes on" sync_device bob 90
 
