@@ -61,10 +61,19 @@ impl Conn<'_> {
         Ok(s.query_row([parent as i64], |r| r.get(0))?)
     }
 
+    /// True when two directories have entries of the same name.
+    pub fn shares_a_name(&self, one: Nid, other: Nid) -> Result<bool, DbError> {
+        let mut s = self.0.prepare_cached(
+            "SELECT 1 FROM dirent a JOIN dirent b ON a.name=b.name \
+             WHERE a.parent=?1 AND b.parent=?2 LIMIT 1",
+        )?;
+        Ok(s.exists([one as i64, other as i64])?)
+    }
+
     /// Names every entry of `from` in `to` instead (a directory that takes another's place).
     pub fn move_children(&self, from: Nid, to: Nid) -> Result<(), DbError> {
         let mut s =
-            self.0.prepare_cached("UPDATE OR IGNORE dirent SET parent=?2 WHERE parent=?1")?;
+            self.0.prepare_cached("UPDATE dirent SET parent=?2 WHERE parent=?1")?;
         s.execute((from as i64, to as i64))?;
         Ok(())
     }

@@ -39,6 +39,15 @@ impl Engine {
             let root = self.tree.root_id(ns)?;
             let again = self.prepare(ns, &nodes);
             let mut changes = plan(root, &nodes, &dirents, |n| self.is_ready(n));
+            tracing::debug!(
+                nodes = nodes.len(),
+                names = dirents.len(),
+                ops = changes.len(),
+                busy = self.busy.len(),
+                uploaded = self.uploaded.len(),
+                ?again,
+                "planned"
+            );
             if changes.is_empty() {
                 self.tree.settle_all(ns, BATCH)?;
                 return Ok(again.min(self.next_refused()));

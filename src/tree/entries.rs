@@ -194,7 +194,11 @@ impl Tree {
             .node_by_id(&child)?
             .ok_or_else(|| TreeError::Protocol(format!("unknown node {child}")))?;
         let is_new_here = c.base_node(&local.id)?.is_some_and(|b| b.agreed.is_none());
-        let both_folders = local.kind == NodeKind::Dir && remote.kind == NodeKind::Dir;
+        // A folder that was moved here brings its own entries: only if none of them meets another
+        // can the two be one.
+        let both_folders = local.kind == NodeKind::Dir
+            && remote.kind == NodeKind::Dir
+            && !c.shares_a_name(local.nid, remote.nid)?;
         let same_file = local.kind == NodeKind::File
             && remote.kind == NodeKind::File
             && local.content == remote.content

@@ -63,6 +63,11 @@ struct Running {
 
 impl World {
     pub fn new() -> Self {
+        // RUST_LOG=drivefs=debug shows what the engines do; a second world finds it set up.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -185,10 +190,11 @@ impl Device<'_> {
         while !running.engine.is_reached(&goal).expect("a goal") {
             assert!(
                 Instant::now() < until,
-                "{} does not get in step: {:?}, queue {:?}",
+                "{} does not get in step: {:?}, queue {:?}, ahead {:#?}",
                 self.name,
                 running.engine.status(),
-                running.fs.tree().queue(10)
+                running.fs.tree().queue(10),
+                running.fs.tree().pending(self.root, 10)
             );
             self.world.runtime.block_on(running.engine.next_round(Duration::from_millis(50)));
         }
