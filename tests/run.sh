@@ -72,11 +72,18 @@ scripts() {
 }
 
 deny() {
-    # The advisory database is fetched from the network: without one, the rest is checked.
     if ! command -v cargo-deny >/dev/null; then
         cargo install --quiet --locked cargo-deny || return 1
     fi
-    cargo deny --log-level error check bans licenses sources
+    # Advisories come from the network, apart from crates: without them the rest is checked.
+    local what="bans licenses sources"
+    if timeout 120 cargo deny fetch db >/dev/null 2>&1; then
+        what="advisories $what"
+    else
+        echo "the database of advisories cannot be fetched: advisories are not checked"
+    fi
+    # shellcheck disable=SC2086
+    cargo deny --log-level error check $what
 }
 
 # Adds up what `cargo test` or the shell runner said; $1 is their exit code.
