@@ -50,7 +50,7 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Ask before anything is moved: without the server there is nothing to rebuild from.
     let info = runtime.block_on(remote.account()).context("the server is needed for this")?;
-    let stamp = now() / 1_000_000_000;
+    let stamp = free_stamp(home);
     let names = old_names(home);
     let old_db = home.root().join(format!("state.db.damaged-{stamp}"));
     let old_data = home.root().join(format!("data.old-{stamp}"));
@@ -109,6 +109,16 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A number for the folders that are kept: the time, or the next one that is free.
+fn free_stamp(home: &Home) -> i64 {
+    let taken = |stamp: &i64| {
+        ["state.db.damaged", "data.old"]
+            .iter()
+            .any(|name| home.root().join(format!("{name}-{stamp}")).exists())
+    };
+    (now() / 1_000_000_000..).find(|stamp| !taken(stamp)).expect("some number is free")
+}
+
 /// Names of data files, as far as the damaged database still tells.
 fn old_names(home: &Home) -> HashMap<u64, String> {
     let mut names = HashMap::new();
@@ -155,7 +165,7 @@ impl Salvage<'_> {
             if n == 0 {
                 break;
             }
-            spool.write(&content, offset, &buf[..n], true)?;
+            spool.write(&content, offset, &buf[..n])?;
             offset += n as u64;
         }
         spool.sync(&content)?;

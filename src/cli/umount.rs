@@ -30,14 +30,13 @@ pub struct Umount {
 
 pub fn run(c: &Umount) -> anyhow::Result<()> {
     let dir = &c.dir;
-    match std::fs::metadata(dir) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            fuse::unmount(dir, true)?;
-            println!("{}: took away the mount of a daemon that had died", dir.display());
-            return Ok(());
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!("{} does not exist", dir.display()),
-        _ => {}
+    if fuse::is_dead(dir) {
+        fuse::unmount(dir, true)?;
+        println!("{}: took away the mount of a daemon that had died", dir.display());
+        return Ok(());
+    }
+    if matches!(std::fs::metadata(dir), Err(e) if e.kind() == io::ErrorKind::NotFound) {
+        bail!("{} does not exist", dir.display());
     }
     let path = dir.canonicalize()?;
     if fuse::is_mounted(&path)? != Some(fuse::Mounted::Drivefs) {

@@ -171,7 +171,10 @@ async fn sync(
     let until = timeout_secs
         .filter(|s| s.is_finite() && *s >= 0.0)
         .map(|s| Instant::now() + Duration::from_secs_f64(s.min(1e9)));
-    let goal = daemon.engine.begin_sync();
+    let goal = match daemon.engine.begin_sync() {
+        Ok(goal) => goal,
+        Err(e) => return Ok(Reply::Failed { message: e.to_string() }),
+    };
     let mut told: Option<Instant> = None;
     loop {
         match daemon.engine.is_reached(&goal) {

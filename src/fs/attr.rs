@@ -45,13 +45,19 @@ pub struct Space {
 impl DriveFs {
     /// Attributes of a node's row, with what open files know better.
     pub fn attr_of(&self, node: &Node) -> Attr {
-        let size = match node.kind {
+        let (mut size, mut mtime, mut ctime) = (node.size, node.attrs.mtime, node.ctime);
+        match node.kind {
             NodeKind::File => {
-                self.spool.loaded(node.nid).map_or(node.size, |content| content.size())
+                if let Some(content) = self.spool.loaded(node.nid) {
+                    let parts = content.parts();
+                    size = parts.size;
+                    mtime = parts.mtime.unwrap_or(mtime);
+                    ctime = parts.mtime.unwrap_or(ctime);
+                }
             }
-            NodeKind::Dir | NodeKind::Mount => 4096,
-            _ => node.size,
-        };
+            NodeKind::Dir | NodeKind::Mount => size = 4096,
+            _ => {}
+        }
         Attr {
             nid: node.nid,
             kind: node.kind,
@@ -60,8 +66,8 @@ impl DriveFs {
             gid: node.attrs.gid.unwrap_or(self.owner.gid),
             rdev: node.rdev,
             size,
-            mtime: node.attrs.mtime,
-            ctime: node.ctime,
+            mtime,
+            ctime,
             btime: node.attrs.btime,
             // Of a folder: 1, "not counted", as on btrfs; counting would cost every stat a scan.
             links: if node.kind.is_folder() { 1 } else { node.links },
@@ -91,6 +97,10 @@ impl DriveFs {
             if set.mtime.is_none() {
                 set.mtime = Some(crate::journal::now());
             }
+        }
+        if let Some(content) = self.spool.loaded(nid) {
+            // What was written before is told first, so that a time set now comes after it.
+            self.spool.save_size(&content)?;
         }
         let node = self.tree.set_attrs(nid, &set)?;
         Ok(self.attr_of(&node))

@@ -129,31 +129,15 @@ impl DriveFs {
         })
     }
 
-    /// Writes; `from_page_cache` as the kernel says.
-    pub fn write(
-        &self,
-        nid: Nid,
-        handle: u64,
-        offset: u64,
-        bytes: &[u8],
-        from_page_cache: bool,
-    ) -> Result<(), TreeError> {
+    pub fn write(&self, nid: Nid, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), TreeError> {
         let content = self.content(nid, handle)?;
-        let write = || self.spool.write(&content, offset, bytes, from_page_cache);
-        match write() {
+        match self.spool.write(&content, offset, bytes) {
             Err(SpoolError::Superseded) => {
                 self.tree.rescue_superseded(nid)?;
-                write()?;
+                Ok(self.spool.write(&content, offset, bytes)?)
             }
-            other => other?,
+            other => Ok(other?),
         }
-        if !from_page_cache {
-            // Under the writeback cache the kernel keeps the times and tells them itself.
-            let set =
-                crate::tree::SetAttrs { mtime: Some(crate::journal::now()), ..Default::default() };
-            self.tree.set_attrs(nid, &set)?;
-        }
-        Ok(())
     }
 
     pub(super) fn truncate(&self, nid: Nid, size: u64) -> Result<(), TreeError> {
@@ -170,13 +154,6 @@ impl DriveFs {
         }
         self.spool.save_size(&content)?;
         self.tree.journal().wake();
-        Ok(())
-    }
-
-    /// A descriptor was closed: what cannot be kept is told here.
-    pub fn flush(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
-        let content = self.content(nid, handle)?;
-        self.spool.check_limit(&content)?;
         Ok(())
     }
 
@@ -201,7 +178,6 @@ impl DriveFs {
     pub fn fsync(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
         let content = self.content(nid, handle)?;
         self.spool.sync(&content)?;
-        self.spool.check_limit(&content)?;
         Ok(())
     }
 

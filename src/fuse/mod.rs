@@ -20,6 +20,7 @@ use crate::fs::DriveFs;
 pub use mountpoint::MountPoint;
 pub use mountpoint::MountPointError;
 pub use mountpoint::Mounted;
+pub use mountpoint::is_dead;
 pub use mountpoint::is_mounted;
 pub use mountpoint::unmount;
 

@@ -67,10 +67,12 @@ impl MountPoint {
 }
 
 /// A mount whose daemon is gone answers "not connected" to everything.
-fn is_dead(dir: &Path) -> bool {
-    matches!(fs::metadata(dir), Err(e) if matches!(
-        e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)
-    ))
+pub fn is_dead(dir: &Path) -> bool {
+    // Not stat(2): the kernel may still have the answer to that.
+    matches!(
+        rustix::fs::statvfs(dir),
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+    )
 }
 
 /// What is mounted on a folder.

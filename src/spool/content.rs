@@ -19,6 +19,7 @@ use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::manifest::Entry;
 use drivefs_core::manifest::Root;
+use drivefs_core::node::TimeNs;
 
 use super::layer::Layer;
 use crate::state::Nid;
@@ -98,8 +99,8 @@ pub struct Parts {
     /// Where it was when its names went to a newer remote state: the next write makes it a
     /// conflict file there.
     pub superseded: Option<Vec<(Nid, Vec<u8>)>>,
-    /// It grew past the file limit; kept here, refused at flush.
-    pub over_limit: bool,
+    /// When this process last wrote, while the database does not know it yet.
+    pub mtime: Option<TimeNs>,
     /// The size in the database is behind.
     pub unsaved: bool,
 }

@@ -130,15 +130,17 @@ impl Spool {
         if parts.frozen.is_some() || parts.live.is_none() {
             return Ok(());
         }
-        let size = parts.size;
+        let (size, written) = (parts.size, parts.mtime);
         self.db.write(|c| {
             let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            node.attrs.mtime = written.unwrap_or(node.attrs.mtime);
             node.frozen = node.live.take();
             node.size = size;
             c.update_node(&node)?;
             Ok::<_, SpoolError>(())
         })?;
         parts.unsaved = false;
+        parts.mtime = None;
         parts.frozen = parts.live.take();
         Ok(())
     }

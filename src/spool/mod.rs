@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use drivefs_core::limits::FILE_MAX_BYTES_DEFAULT;
 use drivefs_core::manifest::Root;
+use drivefs_core::node::TimeNs;
 
 use crate::cache::BlockCache;
 use crate::journal::Journal;
@@ -151,13 +152,18 @@ impl Spool {
         };
         let frozen = open(node.frozen)?;
         let live = open(node.live)?;
+        // Bytes came after the row was last saved: an earlier process died. Its data file knows when.
+        let mtime = match &live {
+            Some(layer) if below != node.size => Some(modified(&layer.data)?),
+            _ => None,
+        };
         let parts = Parts {
             size: below,
             live,
             frozen,
             base,
             superseded: node.superseded.then(Vec::new),
-            over_limit: below > self.file_max(),
+            mtime,
             unsaved: below != node.size,
         };
         Ok(Content::new(node.nid, node.ns, parts))
@@ -166,4 +172,10 @@ impl Spool {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Nid, Weak<Content>>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn modified(file: &std::fs::File) -> std::io::Result<TimeNs> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = file.metadata()?;
+    Ok(meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
 }

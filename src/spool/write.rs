@@ -7,23 +7,14 @@ use super::Spool;
 use super::SpoolError;
 use super::content::Parts;
 use super::layer::Layer;
+use crate::journal::now;
 use crate::state::Node;
 
 impl Spool {
     /// Writes bytes at an offset. On return they survive the death of this process.
-    ///
-    /// `from_page_cache`: the program's write was acknowledged long ago, so bytes past the file
-    /// limit are kept too, and the error is told when the file is closed (`check_limit`).
-    pub fn write(
-        &self,
-        content: &Content,
-        offset: u64,
-        bytes: &[u8],
-        from_page_cache: bool,
-    ) -> Result<(), SpoolError> {
+    pub fn write(&self, content: &Content, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
         let end = offset.saturating_add(bytes.len() as u64);
-        let over_limit = end > self.file_max();
-        if over_limit && !from_page_cache {
+        if end > self.file_max() && !bytes.is_empty() {
             return Err(SpoolError::TooLarge(self.file_max()));
         }
         let mut parts = content.parts_mut();
@@ -31,17 +22,8 @@ impl Spool {
         layer.write_at(offset, bytes)?;
         parts.size = parts.size.max(end);
         parts.unsaved = true;
-        parts.over_limit |= over_limit;
+        parts.mtime = Some(now());
         self.note_write(content.nid);
-        Ok(())
-    }
-
-    /// Fails when the content has grown past the file limit.
-    pub fn check_limit(&self, content: &Content) -> Result<(), SpoolError> {
-        let parts = content.parts();
-        if parts.over_limit && parts.size > self.file_max() {
-            return Err(SpoolError::TooLarge(self.file_max()));
-        }
         Ok(())
     }
 
@@ -58,7 +40,6 @@ impl Spool {
         layer.truncate(size)?;
         parts.size = size;
         parts.unsaved = true;
-        parts.over_limit = false;
         self.note_write(content.nid);
         Ok(())
     }
@@ -92,18 +73,22 @@ impl Spool {
         Ok(parts.live.as_mut().expect("started above"))
     }
 
-    /// Brings the size in the database up to date.
+    /// Brings size and mtime in the database up to date.
     pub fn save_size(&self, content: &Content) -> Result<(), SpoolError> {
         let mut parts = content.parts_mut();
         if !parts.unsaved {
             return Ok(());
         }
-        let size = parts.size;
+        let (size, written) = (parts.size, parts.mtime);
         self.db.write(|c| match c.node(content.nid)? {
-            Some(node) => c.set_size_and_times(node.nid, size, node.attrs.mtime, node.ctime),
+            Some(node) => {
+                let mtime = written.unwrap_or(node.attrs.mtime);
+                c.set_size_and_times(node.nid, size, mtime, written.unwrap_or(node.ctime))
+            }
             None => Ok(()),
         })?;
         parts.unsaved = false;
+        parts.mtime = None;
         Ok(())
     }
 

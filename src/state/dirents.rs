@@ -72,8 +72,7 @@ impl Conn<'_> {
 
     /// Names every entry of `from` in `to` instead (a directory that takes another's place).
     pub fn move_children(&self, from: Nid, to: Nid) -> Result<(), DbError> {
-        let mut s =
-            self.0.prepare_cached("UPDATE dirent SET parent=?2 WHERE parent=?1")?;
+        let mut s = self.0.prepare_cached("UPDATE dirent SET parent=?2 WHERE parent=?1")?;
         s.execute((from as i64, to as i64))?;
         Ok(())
     }

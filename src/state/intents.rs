@@ -146,6 +146,14 @@ impl Conn<'_> {
         Ok(())
     }
 
+    /// Forgets why the server refused changes: they are about to be tried again.
+    pub fn clear_sync_errors(&self) -> Result<(), DbError> {
+        self.0
+            .prepare_cached("UPDATE base_node SET error=NULL WHERE error IS NOT NULL")?
+            .execute([])?;
+        Ok(())
+    }
+
     pub fn base_dirent(&self, parent: &NodeId, name: &[u8]) -> Result<Option<BaseDirent>, DbError> {
         let mut s = self.0.prepare_cached(&[DIRENT, " WHERE parent=?1 AND name=?2"].concat())?;
         Ok(s.query_row((parent.as_bytes().as_slice(), name), dirent_row).optional()?)

@@ -203,6 +203,14 @@ impl Conn<'_> {
         Ok(s.query_row([ns.0 as i64], |r| r.get::<_, i64>(0)).optional()?.map(|v| v as u64))
     }
 
+    /// Nodes of a namespace that live on under another id elsewhere, where the server does not have
+    /// them yet.
+    pub fn sources_in(&self, ns: NamespaceId) -> Result<Vec<NodeId>, DbError> {
+        let mut s = self.0.prepare_cached("SELECT source_id FROM node WHERE source_ns=?1")?;
+        let rows = s.query_map([ns.0 as i64], |r| id_from(&r.get::<_, Vec<u8>>(0)?, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Nodes that have extended attributes.
     pub fn nodes_with_xattrs(&self) -> Result<Vec<Node>, DbError> {
         let sql = const_format(&[

@@ -40,6 +40,7 @@ CREATE TABLE node (
 );
 
 CREATE INDEX node_xattrs ON node (nid) WHERE xattrs IS NOT NULL;
+CREATE INDEX node_source ON node (source_ns) WHERE source_ns IS NOT NULL;
 CREATE INDEX node_mount ON node (mount) WHERE mount IS NOT NULL;
 -- What a crash leaves to be looked after.
 CREATE INDEX node_layers ON node (nid) WHERE live IS NOT NULL OR frozen IS NOT NULL OR links=0;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::upload::Uploaded;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::tree::Tree;
+use crate::tree::TreeError;
 
 /// Longest sleep between rounds when nothing asks for one.
 const IDLE: Duration = Duration::from_secs(60);
@@ -44,6 +46,8 @@ pub struct Engine {
     pub(super) jobs: (usize, usize),
     /// Contents that are on the server and wait for their commit.
     pub(super) uploaded: HashMap<NodeId, Uploaded>,
+    /// Nodes whose blocks the server could not link from where they came: they are uploaded.
+    pub(super) unlinkable: HashSet<NodeId>,
     /// Nodes whose change was refused, until when.
     pub(super) refused: HashMap<NodeId, Instant>,
     /// When a file that stays open was last frozen.
@@ -69,6 +73,8 @@ pub(super) struct Shared {
     pub rounds: Notify,
     /// Intents up to here are sent even while their files are open.
     pub force: AtomicU64,
+    /// Refused changes are to be tried again at once.
+    pub retry: AtomicBool,
     /// Pulls asked for, and the number up to which they are done.
     pub pulls_wanted: AtomicU64,
     pub pulls_done: AtomicU64,
@@ -107,6 +113,7 @@ impl Engine {
             busy: HashSet::new(),
             jobs: (0, 0),
             uploaded: HashMap::new(),
+            unlinkable: HashSet::new(),
             refused: HashMap::new(),
             last_freeze: HashMap::new(),
             conflicts: 0,
@@ -153,13 +160,15 @@ impl Engine {
 
     /// One round; returns how long to sleep if nothing happens.
     async fn round(&mut self) -> Result<Duration, SyncError> {
+        if self.shared.retry.swap(false, Ordering::AcqRel) {
+            self.refused.clear();
+        }
         let wanted = self.shared.pulls_wanted.load(Ordering::Acquire);
         if wanted > self.shared.pulls_done.load(Ordering::Acquire) {
             pull_all(&self.remote, &self.tree, self.root, |_| {}).await?;
             self.shared.pulls_done.fetch_max(wanted, Ordering::Release);
         }
-        let namespaces =
-            self.tree.db().peek(|c| c.namespaces()).map_err(crate::tree::TreeError::from)?;
+        let namespaces = self.tree.db().peek(|c| c.namespaces()).map_err(TreeError::from)?;
         let mut wait = IDLE;
         for space in namespaces {
             wait = wait.min(self.push(space.ns).await?);
@@ -251,14 +260,16 @@ impl EngineHandle {
 
     /// Starts to send all that is ahead now, and to take in all that the server has now. The
     /// result tells when that is done.
-    pub fn begin_sync(&self) -> Goal {
+    pub fn begin_sync(&self) -> Result<Goal, TreeError> {
+        self.tree.forget_refusals()?;
+        self.shared.retry.store(true, Ordering::Release);
         let position = self.tree.journal().position();
         self.shared.force.fetch_max(position, Ordering::AcqRel);
-        Goal { position, pull: self.shared.want_pull() }
+        Ok(Goal { position, pull: self.shared.want_pull() })
     }
 
     /// True when the goal is reached.
-    pub fn is_reached(&self, goal: &Goal) -> Result<bool, crate::tree::TreeError> {
+    pub fn is_reached(&self, goal: &Goal) -> Result<bool, TreeError> {
         let first = self.tree.db().peek(|c| c.min_since())?;
         let sent = first.is_none_or(|since| since >= goal.position);
         Ok(sent && self.is_pulled(goal))

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 
 use drivefs_core::id::NodeId;
@@ -22,16 +23,18 @@ use crate::tree::PendingDirent;
 use crate::tree::PendingNode;
 
 /// Plans the ops for what is pending in the namespace whose root folder is `root`. `ready` says of a node whether its changes may be sent now:
-/// for a file, whether its content is on the server.
+/// for a file, whether its content is on the server. What is `leaving` for another namespace is
+/// removed only when that one has it.
 pub fn plan(
     root: NodeId,
+    leaving: &HashSet<NodeId>,
     nodes: &[PendingNode],
     dirents: &[PendingDirent],
     ready: impl Fn(&PendingNode) -> bool,
 ) -> Vec<Change> {
     let mut draft = Draft::default();
     let by_id: HashMap<NodeId, &PendingNode> = nodes.iter().map(|n| (n.base.id, n)).collect();
-    draft.entries(dirents, &by_id, &ready);
+    draft.entries(dirents, &by_id, leaving, &ready);
     draft.join_exchanges();
     for node in nodes.iter().filter(|n| n.base.agreed.is_some() && ready(n)) {
         draft.fields(node);
@@ -92,6 +95,7 @@ impl Draft {
         &mut self,
         dirents: &[PendingDirent],
         nodes: &HashMap<NodeId, &PendingNode>,
+        leaving: &HashSet<NodeId>,
         ready: &impl Fn(&PendingNode) -> bool,
     ) {
         let mut removed: HashMap<NodeId, VecDeque<(Place, bool)>> = HashMap::new();
@@ -135,7 +139,8 @@ impl Draft {
             let left = removed.get_mut(&before.id);
             let Some(left) = left.filter(|l| l.iter().any(|(p, _)| *p == place)) else { continue };
             left.retain(|(p, _)| *p != place);
-            if !before.folder && self.replace_at(&place, before.id) {
+            let stays = leaving.contains(&before.id);
+            if !before.folder && !stays && self.replace_at(&place, before.id) {
                 continue;
             }
             let node = before.id;
@@ -144,7 +149,7 @@ impl Draft {
             } else {
                 Change::Unlink { node, place: place.clone() }
             };
-            self.push(change, None, Some(place), false);
+            self.push(change, None, Some(place), stays);
         }
     }
 

@@ -106,11 +106,15 @@ impl Engine {
 
     /// True when the content under the layers is on the server and waits for its commit.
     pub(super) fn has_uploaded(&self, node: &PendingNode) -> bool {
-        node.local.content != node.base.content
-            && self
-                .uploaded
-                .get(&node.base.id)
-                .is_some_and(|u| node.local.content.as_ref() == Some(&u.content))
+        if node.local.content == node.base.content {
+            return false;
+        }
+        // What moved here from another namespace has its blocks linked on the server.
+        if node.local.source.is_some() && !self.unlinkable.contains(&node.base.id) {
+            return node.local.content.is_some();
+        }
+        let uploaded = self.uploaded.get(&node.base.id);
+        uploaded.is_some_and(|u| node.local.content.as_ref() == Some(&u.content))
     }
 
     fn turn(&self, node: &PendingNode, size: u64) -> Turn {
@@ -212,7 +216,8 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
                 return Ok::<_, crate::state::DbError>(None);
             };
             let content = node.content.filter(|content| Some(content) != base.content.as_ref());
-            Ok(content.map(|content| Item { node: *id, content, agreed: base.content }))
+            let source = node.source.map(|s| s.0);
+            Ok(content.map(|content| Item { node: *id, content, agreed: base.content, source }))
         })?;
         items.extend(item);
     }

@@ -22,6 +22,8 @@ use crate::tree::new_id;
 
 /// Intents looked at in one round.
 const BATCH: usize = 3000;
+/// How soon to look again whether what moves into another namespace has arrived there.
+const LEAVING_WAIT: Duration = Duration::from_millis(100);
 /// Conflicts in a row before the engine slows down.
 const CONFLICTS_PATIENT: u32 = 20;
 
@@ -37,8 +39,12 @@ impl Engine {
                 return Ok(Duration::MAX);
             }
             let root = self.tree.root_id(ns)?;
-            let again = self.prepare(ns, &nodes);
-            let mut changes = plan(root, &nodes, &dirents, |n| self.is_ready(n));
+            let leaving = self.tree.moving_out(ns)?;
+            let mut again = self.prepare(ns, &nodes);
+            if !leaving.is_empty() {
+                again = again.min(LEAVING_WAIT);
+            }
+            let mut changes = plan(root, &leaving, &nodes, &dirents, |n| self.is_ready(n));
             tracing::debug!(
                 nodes = nodes.len(),
                 names = dirents.len(),
@@ -119,9 +125,12 @@ impl Engine {
                 OpResult::Rejected { code, message } => {
                     tracing::warn!(%node, ?code, message, "the server refused a change");
                     if code == ErrorCode::MissingBlocks {
+                        // They have to be sent (again), whatever was believed.
                         self.uploaded.remove(&node);
+                        self.unlinkable.insert(node);
+                    } else {
+                        self.refuse(node, &message);
                     }
-                    self.refuse(node, &message);
                 }
             }
         }

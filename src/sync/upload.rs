@@ -59,6 +59,8 @@ pub struct Item {
     pub node: NodeId,
     pub content: Vec<u8>,
     pub agreed: Option<Vec<u8>>,
+    /// Another namespace that has the blocks which are not on this disk.
+    pub source: Option<NamespaceId>,
 }
 
 /// A file whose blocks are all on the server.
@@ -76,6 +78,7 @@ struct Parcel {
     hash: BlockHash,
     len: u32,
     base: Option<BlockHash>,
+    source: Option<NamespaceId>,
 }
 
 /// Sends what the server lacks of these files. All of them, or an error.
@@ -145,14 +148,14 @@ fn new_blocks(spool: &Arc<Spool>, db: &Db, item: &Item) -> Result<Vec<Parcel>, U
                 .peek(|c| c.cached(&segment.hash))
                 .map_err(SpoolError::from)?
                 .map_or(0, |row| row.len);
-            out.push(Parcel { hash: segment.hash, len, base: None });
+            out.push(Parcel { hash: segment.hash, len, base: None, source: item.source });
         }
     }
     let mut offset = 0;
     for (i, entry) in new.iter().enumerate() {
         if !old_at.contains_key(&entry.hash) {
             let base = cousin(db, &new, i, offset, &old, &old_at)?;
-            out.push(Parcel { hash: entry.hash, len: entry.len, base });
+            out.push(Parcel { hash: entry.hash, len: entry.len, base, source: item.source });
         }
         offset += u64::from(entry.len);
     }
@@ -241,6 +244,11 @@ async fn send_pack(
     ns: NamespaceId,
     pack: Vec<Parcel>,
 ) -> Result<(), UploadError> {
+    for parcel in &pack {
+        if let Some(from) = parcel.source {
+            spool.cache().get(from, parcel.hash).await?;
+        }
+    }
     let has_delta = pack.iter().any(|p| p.base.is_some());
     let body = encode(spool, pack.clone()).await?;
     match remote.put_pack(ns, body).await {

@@ -1,7 +1,7 @@
 //! Changes that the server tells: one page, one transaction, the cursor with it.
 //!
 //! What is not ahead here follows the server. Where both sides changed, `resolve` decides and no
-//! byte written here is dropped. A file whose content or mtime changed remotely becomes a new
+//! byte written here is dropped. A file whose content changed remotely becomes a new
 //! inode under the same name: open handles read on what they opened, and the kernel, which trusts
 //! its own sizes and times under the writeback cache, never mixes the two.
 
@@ -183,8 +183,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         remote.links = local.links;
         remote.ctime = now();
-        let renumber = local.kind == NodeKind::File
-            && (local.content != remote.content || local.attrs.mtime != remote.attrs.mtime);
+        let renumber = local.kind == NodeKind::File && local.content != remote.content;
         if !renumber {
             c.update_node(&Node { live: local.live, frozen: local.frozen, ..remote })?;
             applied.invalid.push(Invalidation::Attrs { nid: local.nid });
@@ -256,8 +255,6 @@ impl Tree {
         match verdict {
             Verdict::KeepLocal | Verdict::Same => {
                 let merged = Node { attrs, xattrs, version: remote.version, ..local.clone() };
-                // An mtime that came from elsewhere needs a new inode, as in `replace_state`;
-                // with bytes under way in this one that waits for the next change.
                 c.update_node(&merged)?;
                 if attrs != local.attrs {
                     applied.invalid.push(Invalidation::Attrs { nid: local.nid });

@@ -1,5 +1,7 @@
 //! What the server has taken becomes the new base of what is ahead.
 
+use std::collections::HashSet;
+
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -64,6 +66,16 @@ impl Tree {
         })
     }
 
+    /// Forgets all refusals: the changes are about to be tried again.
+    pub fn forget_refusals(&self) -> Result<(), TreeError> {
+        Ok(self.db.write(|c| c.clear_sync_errors())?)
+    }
+
+    /// Nodes of a namespace that moved into another one, whose server side does not have them yet.
+    pub fn moving_out(&self, ns: NamespaceId) -> Result<HashSet<NodeId>, TreeError> {
+        Ok(self.db.peek(|c| c.sources_in(ns))?.into_iter().collect())
+    }
+
     /// Notes why the server refused a node's change.
     pub fn refused(&self, node: &NodeId, why: &str) -> Result<(), TreeError> {
         Ok(self.db.write(|c| c.set_sync_error(node, Some(why)))?)
@@ -87,11 +99,13 @@ impl Tree {
             }
             Change::Mkdir { node, place, attrs, xattrs } => {
                 self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.set_version(c, node, 0)?;
                 self.now_at(c, ns, place, Some((node, true)))
             }
             Change::Symlink { node, place, attrs, xattrs, .. }
             | Change::Mknod { node, place, attrs, xattrs, .. } => {
                 self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.set_version(c, node, 0)?;
                 self.now_at(c, ns, place, Some((node, false)))
             }
             Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false))),

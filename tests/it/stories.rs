@@ -195,7 +195,7 @@ fn an_open_file_keeps_what_it_opened_and_a_write_to_it_is_never_lost() {
     all_sync(&[&alice, &bob]);
     assert_eq!(bob.read("a.txt"), b"new");
     assert_eq!(bob.read_handle(nid, reader, 0, 100).expect("reads"), b"old");
-    bob.fs().write(nid, writer, 0, b"BOB", false).expect("writes");
+    bob.fs().write(nid, writer, 0, b"BOB").expect("writes");
     bob.fs().release(writer).expect("closes");
     bob.fs().release(reader).expect("closes");
     all_sync(&[&bob, &alice]);
@@ -215,7 +215,7 @@ fn what_was_written_before_a_crash_is_sent_after_it() {
     alice.patch("synced", 1_000_000, b"PATCH");
     // Open and unsaved at the moment of the crash.
     let (attr, handle) = alice.fs().create(1, b"open", crate::story::ME, 0o600).expect("creates");
-    alice.fs().write(attr.nid, handle, 0, b"not closed", true).expect("writes");
+    alice.fs().write(attr.nid, handle, 0, b"not closed").expect("writes");
     alice.restart();
     all_sync(&[&alice, &bob]);
     let files = same_files(&[&alice, &bob]);

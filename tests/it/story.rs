@@ -185,7 +185,7 @@ impl Device<'_> {
     /// Waits until all that was done here is on the server and all of the server's is here.
     pub fn sync(&self) {
         let running = self.running();
-        let goal = running.engine.begin_sync();
+        let goal = running.engine.begin_sync().expect("begins");
         let until = Instant::now() + WAIT;
         while !running.engine.is_reached(&goal).expect("a goal") {
             assert!(
@@ -252,7 +252,7 @@ impl Device<'_> {
         };
         let written = fs
             .setattr(nid, &Default::default(), Some(0))
-            .and_then(|_| fs.write(nid, handle, 0, bytes, false));
+            .and_then(|_| fs.write(nid, handle, 0, bytes));
         fs.release(handle)?;
         written
     }
@@ -264,7 +264,7 @@ impl Device<'_> {
         let handle = fs.open(nid, true).expect(path);
         // As the kernel does for a page it has not: read before write.
         self.read_handle(nid, handle, offset & !4095, 8192).expect(path);
-        fs.write(nid, handle, offset, bytes, false).expect(path);
+        fs.write(nid, handle, offset, bytes).expect(path);
         fs.release(handle).expect(path);
     }
 

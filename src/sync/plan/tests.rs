@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -317,7 +318,7 @@ proptest! {
         let mut local = base.clone();
         after.iter().for_each(|s| walk(&mut local, &mut next, s));
         let (nodes, dirents) = pending(&base, &local);
-        let changes = plan(id(0), &nodes, &dirents, |_| true);
+        let changes = plan(id(0), &HashSet::new(), &nodes, &dirents, |_| true);
         let mut server = base.clone();
         for change in &changes {
             if let Err(why) = server.take(change) {
@@ -344,7 +345,7 @@ proptest! {
         };
         // First what is ready, then, planned anew, the rest.
         let mut server = base.clone();
-        for change in plan(id(0), &nodes, &dirents, ready) {
+        for change in plan(id(0), &HashSet::new(), &nodes, &dirents, ready) {
             prop_assert_eq!(server.take(&change), Ok(()), "{:?}", change);
         }
         for (place, old) in base.entries.iter().filter(|(p, _)| local.entries.contains_key(*p)) {
@@ -357,7 +358,7 @@ proptest! {
             );
         }
         let (nodes, dirents) = pending(&server, &local);
-        for change in plan(id(0), &nodes, &dirents, |_| true) {
+        for change in plan(id(0), &HashSet::new(), &nodes, &dirents, |_| true) {
             prop_assert_eq!(server.take(&change), Ok(()), "{:?}", change);
         }
         prop_assert_eq!(server, local);
@@ -376,7 +377,7 @@ fn two_names_that_changed_places_are_one_exchange() {
     local.entries.insert(place(b"a"), id(2));
     local.entries.insert(place(b"b"), id(1));
     let (nodes, dirents) = pending(&base, &local);
-    let changes = plan(id(0), &nodes, &dirents, |_| true);
+    let changes = plan(id(0), &HashSet::new(), &nodes, &dirents, |_| true);
     assert!(matches!(changes.as_slice(), [Change::Move { exchange: true, .. }]), "{changes:?}");
     assert!(Name::new(*b"a").is_ok());
 }

@@ -128,7 +128,10 @@ impl Work<'_> {
         if delta > 0 && self.used.saturating_add(delta) > signed(self.quota) {
             return Err(Refusal::Rejected(
                 ErrorCode::QuotaExceeded,
-                format!("{delta} more bytes do not fit: {} of {} are used", self.used, self.quota),
+                format!(
+                    "the quota is used up: {delta} more bytes do not fit, {} of {} are used",
+                    self.used, self.quota
+                ),
             ));
         }
         self.used += delta;
