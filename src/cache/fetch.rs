@@ -72,12 +72,19 @@ impl BlockCache {
             .as_ref()
             .ok_or_else(|| RemoteError::Offline("no server is set up".into()))?;
         let request = BlocksRequest { ns, blocks: vec![WantedBlock { hash, base: None }] };
+        if remote.link().is_silent() {
+            return Err(RemoteError::Offline(remote.link().reason()));
+        }
         let body = tokio::time::timeout(FETCH_WAIT, async {
             let _turn = self.fetches.acquire().await.expect("never closed");
             remote.blocks(&request).await
         })
         .await
-        .map_err(|_| RemoteError::Offline("no answer in time".into()))??;
+        .map_err(|_| {
+            let why = format!("{} does not answer in time", remote.url());
+            remote.link().fell_silent(&why);
+            RemoteError::Offline(why)
+        })??;
         let this = self.clone();
         tokio::task::spawn_blocking(move || this.unpack(&hash, &body))
             .await

@@ -249,7 +249,11 @@ impl Remote {
         } else {
             format!("cannot reach {}: {cause}", self.base)
         };
-        self.link.down(&why);
+        if e.is_timeout() {
+            self.link.fell_silent(&why);
+        } else {
+            self.link.down(&why);
+        }
         RemoteError::Offline(why)
     }
 }

@@ -5,12 +5,19 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long requests that a reader waits for fail at once after one went unanswered.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// State of the connection, shared by all who ask or tell.
 #[derive(Debug, Default)]
 pub struct Link {
     offline: AtomicBool,
     reason: Mutex<String>,
+    /// The server let somebody wait in vain; until then nobody else shall.
+    silent_until: Mutex<Option<Instant>>,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -30,12 +37,27 @@ impl Link {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
+    /// True shortly after the server left a request without an answer: the next one would wait in
+    /// vain too. Any answer ends it.
+    pub fn is_silent(&self) -> bool {
+        let until = self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Notes that the server left a request without an answer.
+    pub fn fell_silent(&self, why: &str) {
+        *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Instant::now() + SILENCE);
+        self.down(why);
+    }
+
     pub(super) fn count(&self, sent: usize, received: usize) {
         self.sent.fetch_add(sent as u64, Ordering::Relaxed);
         self.received.fetch_add(received as u64, Ordering::Relaxed);
     }
 
     pub(super) fn up(&self) {
+        *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.offline.swap(false, Ordering::Relaxed) {
             self.reason.lock().unwrap_or_else(PoisonError::into_inner).clear();
             tracing::info!("online");
