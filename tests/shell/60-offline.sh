@@ -12,14 +12,14 @@ for n in $(seq 1 300); do printf 'file %s\n' "$n" >"$T/alice/deep/er/$n.txt"; do
 random_file "$T/big.bin" 16
 cp "$T/big.bin" "$T/alice/read.bin"
 cp "$T/big.bin" "$T/alice/partly.bin"
-head -c 5000000 /dev/urandom >"$T/alice/unread.bin"
+head -c 5000000 /dev/urandom >"$T/unread.bin"
+cp "$T/unread.bin" "$T/alice/unread.bin"
 sync_device alice
 device bob
 B=$T/bob
 sync_device bob
 cmp "$T/big.bin" "$B/read.bin"
 head -c 4096 "$B/partly.bin" >"$T/head"
-cat "$B/deep/er/1.txt" >"$T/head.txt"
 listing "$T/alice" >"$T/before"
 
 is_offline() { [ "$(status bob .online)" = false ]; }
@@ -60,10 +60,11 @@ dd if="$T/head" of="$B/read.bin" bs=4096 seek=2 conv=notrunc status=none
 dd if="$T/head" of="$T/big.bin" bs=4096 seek=2 conv=notrunc status=none
 check "what was written offline is read" cmp "$T/big.bin" "$B/read.bin"
 same "its state is told" "$(getfattr --absolute-names --only-values -n user.drivefs.state "$B/new.txt")" offline
-# A write into the middle of a file whose bytes are not here needs none of them.
+# A write into a file whose bytes are not here needs none of them.
 dd if="$T/head" of="$B/unread.bin" bs=4096 seek=10 count=1 conv=notrunc status=none
 check "a page overwritten in an uncached file is read" \
     bash -c "dd if='$B/unread.bin' bs=4096 skip=10 count=1 status=none | cmp - '$T/head'"
+check "three bytes in a page that is not here" dd if="$T/head" of="$B/unread.bin" bs=1 seek=1000001 count=3 conv=notrunc status=none
 refused "drivefs sync times out and says that it is offline" offline sync_device bob 2
 as bob drivefs umount "$B" >"$T/umount.out"
 check "umount says what is not uploaded" grep -Eq '[0-9]+ change' "$T/umount.out"
@@ -80,6 +81,10 @@ same_tree "both show the same" "$T/alice" "$B"
 check "with the same bytes" diff -r --no-dereference "$T/alice" "$B"
 check "the overwritten file is right on the first device" cmp "$T/big.bin" "$T/alice/read.bin"
 check "what could not be read can be now" cat "$B/unread.bin"
+dd if="$T/head" of="$T/unread.bin" bs=4096 seek=10 count=1 conv=notrunc status=none
+dd if="$T/head" of="$T/unread.bin" bs=1 seek=1000001 count=3 conv=notrunc status=none
+check "with the old bytes around the new ones" cmp "$T/unread.bin" "$B/unread.bin"
+check "on the first device, too" cmp "$T/unread.bin" "$T/alice/unread.bin"
 same "the reason is gone from status" "$(status bob '.last_read_error // "none"')" none
 same "the moved file" "$(cat "$T/alice/newdir/moved.txt")" "file 2"
 same "the appended file" "$(cat "$T/alice/deep/er/1.txt")" $'file 1\nmore'
