@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
 
 use super::FileId;
 
@@ -246,6 +247,8 @@ fn run(conn: &Connection, sql: &str) -> Result<(), DbError> {
 
 fn configure(conn: &Connection, cache: i64) -> Result<(), DbError> {
     conn.busy_timeout(Duration::from_secs(30))?;
+    // Without this, partial indexes make SQLite plan a statement anew at every binding.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.set_prepared_statement_cache_capacity(128);
     conn.execute_batch(&format!(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;

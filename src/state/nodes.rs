@@ -119,7 +119,7 @@ impl Conn<'_> {
         let sql = const_format(&[
             verb,
             " node VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
-             ?20,?21,?22,?23,?24,?25)",
+             ?20,?21,?22,?23,?24,?25,?26)",
         ]);
         let mut s = self.0.prepare_cached(&sql)?;
         s.execute(rusqlite::params![
@@ -148,6 +148,7 @@ impl Conn<'_> {
             n.superseded,
             n.source.map(|s| s.0.0 as i64),
             n.source.as_ref().map(|s| s.1.as_bytes().as_slice()),
+            (n.links == 0).then_some(1),
         ])?;
         Ok(())
     }
@@ -178,8 +179,10 @@ impl Conn<'_> {
 
     /// Adds to the link count; `ctime` notes when.
     pub fn add_links(&self, nid: Nid, by: i32, ctime: TimeNs) -> Result<(), DbError> {
-        let mut s =
-            self.0.prepare_cached("UPDATE node SET links=links+?2, ctime=?3 WHERE nid=?1")?;
+        let mut s = self.0.prepare_cached(
+            "UPDATE node SET links=links+?2, ctime=?3, \
+                 nameless=CASE WHEN links+?2>0 THEN NULL ELSE 1 END WHERE nid=?1",
+        )?;
         s.execute((nid as i64, by, ctime))?;
         Ok(())
     }
@@ -189,7 +192,8 @@ impl Conn<'_> {
         let sql = const_format(&[
             "SELECT ",
             COLUMNS,
-            " FROM node n WHERE n.live IS NOT NULL OR n.frozen IS NOT NULL OR n.links=0",
+            " FROM node n WHERE n.live IS NOT NULL OR n.frozen IS NOT NULL \
+             OR n.nameless IS NOT NULL",
         ]);
         let mut s = self.0.prepare_cached(&sql)?;
         let rows = s.query_map([], |r| node_from(r, 0))?;

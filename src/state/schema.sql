@@ -36,14 +36,14 @@ CREATE TABLE node (
     frozen_over INTEGER NOT NULL DEFAULT 0,
     superseded  INTEGER NOT NULL DEFAULT 0, -- 1: its name went to a newer remote state while open
     source_ns   INTEGER,                -- came from another namespace: link blocks from there
-    source_id   BLOB
+    source_id   BLOB,
+    nameless    INTEGER                 -- 1: links is 0; deleted but open, or about to be placed
 );
 
 CREATE INDEX node_xattrs ON node (nid) WHERE xattrs IS NOT NULL;
 CREATE INDEX node_source ON node (source_ns) WHERE source_ns IS NOT NULL;
 CREATE INDEX node_mount ON node (mount) WHERE mount IS NOT NULL;
--- What a crash leaves to be looked after.
-CREATE INDEX node_layers ON node (nid) WHERE live IS NOT NULL OR frozen IS NOT NULL OR links=0;
+CREATE INDEX node_nameless ON node (nameless) WHERE nameless IS NOT NULL;
 CREATE INDEX node_live ON node (live) WHERE live IS NOT NULL;
 CREATE INDEX node_frozen ON node (frozen) WHERE frozen IS NOT NULL;
 

@@ -29,6 +29,9 @@ use crate::tree::TreeError;
 
 /// Longest sleep between rounds when nothing asks for one.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bounds of the pause between two rounds; below the lower one it is not worth a timer.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A refused change is tried again after this time.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(20);
 
@@ -129,7 +132,12 @@ impl Engine {
         let woken = self.tree.journal().woken();
         let mut backoff = Backoff::default();
         loop {
-            let wait = match self.round().await {
+            let began = Instant::now();
+            let result = self.round().await;
+            // Under a stream of changes rounds take a part of the time, not all of it: whoever
+            // changes things needs the processor and the database too.
+            let pause = began.elapsed().saturating_mul(2).min(LONGEST_PAUSE);
+            let wait = match result {
                 Ok(wait) => {
                     backoff.reset();
                     self.set_error(None);
@@ -151,6 +159,9 @@ impl Engine {
                 () = self.shared.kick.notified() => {}
                 () = woken.notified(), if !failed => {}
                 Some(report) = self.inbox.recv() => self.take_report(report),
+            }
+            if pause > SHORT_PAUSE {
+                tokio::time::sleep(pause).await;
             }
             while let Ok(report) = self.inbox.try_recv() {
                 self.take_report(report);
