@@ -108,7 +108,8 @@ at_most "ms until it failed" "$(($(now_ms) - begin))" 5000
 cat "$B/hanging.bin" >/dev/null 2>&1 &
 reader=$!
 sleep 0.3
-kill -KILL "$reader"
+# It may have failed by then: the drive knows that the server is silent.
+kill -KILL "$reader" 2>/dev/null || true
 begin=$(now_ms)
 wait "$reader" 2>/dev/null || true
 at_most "a reader that was killed while it waits ends, ms" "$(($(now_ms) - begin))" 5000

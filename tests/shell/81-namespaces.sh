@@ -97,7 +97,9 @@ wait_until 20 test -d "$T/alice/readable" || die "the folder does not appear"
 printf 'look\n' >"$T/alice/readable/file.txt"
 check "a viewer sees the file" wait_until 10 test -s "$T/carol/readable/file.txt"
 if { printf 'scribble\n' >"$T/carol/readable/file.txt"; } 2>/dev/null; then
-    refused "a viewer's change is refused" 'view|role|permission|denied|forbidden' sync_device carol 10
+    refused "a viewer's change is refused by the server" 'view|role|permission|denied|forbidden' sync_device carol 10
+else
+    ok "a viewer's change is refused in the mount"
 fi
 sync_device alice
 same "and never reaches the owner" "$(cat "$T/alice/readable/file.txt")" look

@@ -289,11 +289,12 @@ big_tree() {
 # tests, and the source tree if wanted, are copied where that user can read them.
 become_user() {
     [ "$(id -u)" = 0 ] || return 0
-    local user=drivefs-test place rc=0
-    id "$user" >/dev/null 2>&1 || useradd --no-create-home --shell /bin/sh "$user"
+    local user=drivefs-test place rc=0 made='' mode
+    id "$user" >/dev/null 2>&1 || { useradd --no-create-home --shell /bin/sh "$user" && made=1; }
     # Without udev /dev/fuse is 0600 and fusermount3 refuses ordinary users: set what udev's rule
     # would set.
-    [ -w /dev/fuse ] && chmod 0666 /dev/fuse
+    mode=$(stat -c %a /dev/fuse)
+    chmod 0666 /dev/fuse
     place=$(mktemp -d "${TMPDIR:-/tmp}/drivefs-user.XXXXXX")
     mkdir -p "$place/bin" "$place/home" "$place/sources/all"
     cp "$BIN/drivefs" "$BIN/drivefs-server" "$place/bin/"
@@ -304,6 +305,8 @@ become_user() {
         HOME="$place/home" DRIVEFS_BIN="$place/bin" SOURCES="$place/sources" \
         bash "$place/shell/$(basename "$0")" || rc=$?
     rm -rf "$place"
+    chmod "$mode" /dev/fuse
+    [ -z "$made" ] || userdel "$user"
     SUPERSEDED=1
     exit "$rc"
 }
