@@ -51,7 +51,7 @@ if [ "$(basename "$BIN")" = release ] && [ -d "$BIN/deps" ]; then
     check "the data stays" test -e "$DRIVEFS_HOME/state.db"
     mkdir "$T/bin"
     for program in bash sh env awk sed grep cat stat realpath dirname basename id uname mkdir rmdir cc as ld fusermount3; do
-        ln -s "$(command -v "$program")" "$T/bin/$program"
+        ln -s "$(type -P "$program")" "$T/bin/$program"
     done
     refused "without cargo it says what to do" 'cargo is missing' \
         env PATH="$T/bin" CARGO_HOME="$T/nowhere" bash "$TOP/mount-scripts/quickstart.sh" "$M"
