@@ -59,12 +59,18 @@ impl Tree {
             if dir.links == 0 {
                 self.restore_places(c, &dir, applied)?;
             }
-            if c.dirent(dir.nid, &place.name)?.is_none() {
-                c.put_dirent(dir.nid, &place.name, node.nid)?;
-                c.add_links(node.nid, 1, now())?;
+            let name = if c.dirent(dir.nid, &place.name)?.is_none() {
                 c.delete_base_dirent(&place.parent, &place.name)?;
-                applied.invalid.push(Invalidation::Entry { parent: dir.nid, name: place.name });
-            }
+                place.name
+            } else {
+                // Something else took the name here meanwhile: it comes back beside it.
+                let free = self.free_conflict_name(c, dir.nid, &place.name)?.into_bytes();
+                self.journal.note_dirent(c, dir.ns, dir.id, &free, None, Some(node.id))?;
+                free
+            };
+            c.put_dirent(dir.nid, &name, node.nid)?;
+            c.add_links(node.nid, 1, now())?;
+            applied.invalid.push(Invalidation::Entry { parent: dir.nid, name });
         }
         Ok(())
     }

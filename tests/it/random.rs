@@ -3,6 +3,10 @@
 //!
 //! `DRIVEFS_SEEDS=100..200` runs other seeds than the few of every test run; a seed replays.
 
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::panic::resume_unwind;
+
 use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -53,14 +57,15 @@ fn step(device: &Device<'_>, rng: &mut SmallRng, count: usize) -> String {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, log: &mut Vec<String>) {
     let world = World::new();
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut devices = [world.device("ann"), world.device("bob"), world.device("cyd")];
-    let mut log = Vec::new();
     for count in 0..60 {
         let i = rng.random_range(0..devices.len());
-        let done = match rng.random_range(0..12) {
+        let choice = rng.random_range(0..12);
+        log.push(format!("{}: ", devices[i].name()));
+        let done = match choice {
             0 => {
                 devices[i].go_offline();
                 "goes offline".to_owned()
@@ -75,9 +80,7 @@ fn run(seed: u64) {
             }
             _ => step(&devices[i], &mut rng, count),
         };
-        if !done.is_empty() {
-            log.push(format!("{}: {done}", devices[i].name()));
-        }
+        log.last_mut().expect("pushed above").push_str(&done);
     }
     for device in &mut devices {
         if !device.is_online() {
@@ -85,17 +88,11 @@ fn run(seed: u64) {
         }
     }
     let refs: Vec<&Device<'_>> = devices.iter().collect();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        all_sync(&refs);
-        all_sync(&refs);
-        same_files(&refs);
-        for device in &refs {
-            assert_eq!(device.fs().tree().ahead().expect("counts"), (0, 0), "{}", device.name());
-        }
-    }));
-    if let Err(panic) = result {
-        eprintln!("seed {seed}:\n  {}", log.join("\n  "));
-        std::panic::resume_unwind(panic);
+    all_sync(&refs);
+    all_sync(&refs);
+    same_files(&refs);
+    for device in &refs {
+        assert_eq!(device.fs().tree().ahead().expect("counts"), (0, 0), "{}", device.name());
     }
 }
 
@@ -104,6 +101,11 @@ fn random_work_of_three_devices_ends_in_one_tree() {
     let seeds = std::env::var("DRIVEFS_SEEDS").unwrap_or_else(|_| "0..12".into());
     let (from, to) = seeds.split_once("..").expect("a range of seeds");
     for seed in from.parse::<u64>().expect("a number")..to.parse().expect("a number") {
-        run(seed);
+        let mut log = Vec::new();
+        let result = catch_unwind(AssertUnwindSafe(|| run(seed, &mut log)));
+        if let Err(panic) = result {
+            eprintln!("seed {seed}:\n  {}", log.join("\n  "));
+            resume_unwind(panic);
+        }
     }
 }
