@@ -44,6 +44,7 @@ impl BlockCache {
         if used <= self.limit && short == 0 {
             return Ok(());
         }
+        self.note_uses()?;
         let target = (self.limit / 100 * TARGET_PERCENT).min(used.saturating_sub(short));
         while self.bytes.load(Ordering::Relaxed) > target {
             let oldest = self.db.read(|c| c.oldest_cached(BATCH))?;
@@ -57,6 +58,21 @@ impl BlockCache {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Tells the index which blocks were used lately, in one transaction.
+    pub fn note_uses(&self) -> Result<(), CacheError> {
+        let touched = std::mem::take(&mut *lock(&self.touched));
+        if touched.is_empty() {
+            return Ok(());
+        }
+        self.db.write(|c| {
+            for (hash, used) in &touched {
+                c.touch_cached(hash, *used)?;
+            }
+            Ok::<_, DbError>(())
+        })?;
         Ok(())
     }
 

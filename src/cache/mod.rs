@@ -58,6 +58,8 @@ pub struct BlockCache {
     remote: Option<Remote>,
     /// Where verified blocks lie. Eviction removes a block here before it touches its bytes.
     verified: Mutex<LruCache<BlockHash, (FileId, u64, u32)>>,
+    /// Uses that the index does not know yet; see `note_uses`.
+    touched: Mutex<Vec<(BlockHash, u64)>>,
     in_flight: InFlight,
     fetches: Semaphore,
     use_counter: AtomicU64,
@@ -81,6 +83,7 @@ impl BlockCache {
             files,
             remote,
             verified: Mutex::new(LruCache::new(NonZeroUsize::new(VERIFIED_MAX).expect("not zero"))),
+            touched: Mutex::default(),
             in_flight: InFlight::default(),
             fetches: Semaphore::new(FETCHES_MAX),
             use_counter: AtomicU64::new(used + 1),
@@ -154,11 +157,7 @@ impl BlockCache {
             Ok(true) => {
                 let at = (row.file, row.offset, row.len);
                 lock(&self.verified).put(*hash, at);
-                let used = self.next_use();
-                // Its rank among the least recently used is worth no error.
-                if let Err(error) = self.db.write(|c| c.touch_cached(hash, used)) {
-                    tracing::debug!(%error, "could not note the use of a block");
-                }
+                lock(&self.touched).push((*hash, self.next_use()));
                 Ok(Some(at))
             }
             Ok(false) if row.unsent => Err(CacheError::Lost(*hash)),

@@ -275,11 +275,17 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
     loop {
         tick.tick().await;
         spool.forget_unused();
-        let db = db.clone();
-        match tokio::task::spawn_blocking(move || db.checkpoint()).await {
-            Ok(Err(error)) => tracing::warn!(%error, "checkpoint failed"),
-            Err(error) => tracing::error!(%error, "checkpoint"),
-            Ok(Ok(())) => {}
+        let (db, cache) = (db.clone(), spool.cache().clone());
+        let chores = tokio::task::spawn_blocking(move || {
+            if let Err(error) = cache.note_uses() {
+                tracing::warn!(%error, "could not note the use of blocks");
+            }
+            if let Err(error) = db.checkpoint() {
+                tracing::warn!(%error, "checkpoint failed");
+            }
+        });
+        if let Err(error) = chores.await {
+            tracing::error!(%error, "housekeeping");
         }
     }
 }

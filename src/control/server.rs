@@ -31,8 +31,8 @@ use crate::tree::TreeError;
 
 /// Longest time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Queue lines counted for totals.
-const QUEUE_MAX: usize = 100_000;
+/// Queue lines read for totals.
+const QUEUE_MAX: usize = 10_000;
 
 /// What the socket answers from.
 pub struct Daemon {
@@ -118,6 +118,12 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         Ok(items) => items,
         Err(e) => return Reply::Failed { message: e.to_string() },
     };
+    let ahead = match daemon.fs.tree().ahead() {
+        // Below the bound the lines themselves are the count: a name and its node are one.
+        Ok((nodes, _)) if items.len() >= QUEUE_MAX => nodes,
+        Ok(_) => 0,
+        Err(e) => return Reply::Failed { message: e.to_string() },
+    };
     let conflicts = match daemon.fs.tree().conflicts() {
         Ok(paths) => paths,
         Err(e) => return Reply::Failed { message: e.to_string() },
@@ -150,7 +156,7 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         device: daemon.account.device.clone(),
         bytes_sent,
         bytes_received,
-        queue_files: items.len() as u64,
+        queue_files: ahead.max(items.len() as u64),
         queue_bytes: items.iter().map(|i| i.bytes).sum(),
         queue: items.iter().take(limit).map(entry).collect(),
         conflicts,

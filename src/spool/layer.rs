@@ -35,7 +35,7 @@ pub struct Below {
     pub covered: RangeSet,
     /// What lies below is visible up to here only: a truncation hid the rest.
     pub visible: u64,
-    map: File,
+    map: Arc<File>,
 }
 
 impl Layer {
@@ -46,7 +46,7 @@ impl Layer {
             None => None,
             Some(visible) => {
                 data.set_len(visible)?;
-                let map = files.open_map(id)?;
+                let map = Arc::new(files.open_map(id)?);
                 Some(Below { covered: RangeSet::default(), visible, map })
             }
         };
@@ -72,7 +72,7 @@ impl Layer {
             id,
             data,
             size: below,
-            over: Some(Below { covered: RangeSet::default(), visible: below, map }),
+            over: Some(Below { covered: RangeSet::default(), visible: below, map: Arc::new(map) }),
         };
         for record in log[..whole].chunks_exact(RECORD_BYTES) {
             layer.replay(record)?;
@@ -113,7 +113,7 @@ impl Layer {
         if let Some(over) = &mut self.over
             && !over.covered.contains(offset..end)
         {
-            log(&mut over.map, KIND_COVER, offset, end)?;
+            log(&over.map, KIND_COVER, offset, end)?;
             over.covered.insert(offset..end);
         }
         self.size = self.size.max(end);
@@ -123,7 +123,7 @@ impl Layer {
     /// Sets the length; growth reads as zeros.
     pub fn truncate(&mut self, size: u64) -> io::Result<()> {
         if let Some(over) = &mut self.over {
-            log(&mut over.map, KIND_TRUNCATE, size, 0)?;
+            log(&over.map, KIND_TRUNCATE, size, 0)?;
             over.covered.truncate(size);
             over.visible = over.visible.min(size);
         }
@@ -132,17 +132,14 @@ impl Layer {
         Ok(())
     }
 
-    /// Makes the layer durable against power loss.
-    pub fn sync(&self, files: &DataFiles) -> io::Result<()> {
-        self.data.sync_data()?;
-        if let Some(over) = &self.over {
-            over.map.sync_data()?;
-        }
-        files.sync_folder(self.id)
+    /// The files that hold the layer, to be synced without holding a lock.
+    pub fn files(&self) -> Vec<Arc<File>> {
+        let map = self.over.as_ref().map(|over| over.map.clone());
+        [Some(self.data.clone()), map].into_iter().flatten().collect()
     }
 }
 
-fn log(map: &mut File, kind: u32, a: u64, b: u64) -> io::Result<()> {
+fn log(mut map: &File, kind: u32, a: u64, b: u64) -> io::Result<()> {
     let mut record = [0; RECORD_BYTES];
     record[..4].copy_from_slice(&kind.to_le_bytes());
     record[8..16].copy_from_slice(&a.to_le_bytes());

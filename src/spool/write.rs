@@ -1,7 +1,5 @@
 //! Writing to a content: into its live layer, which starts at the first write.
 
-use std::sync::Arc;
-
 use super::Content;
 use super::Spool;
 use super::SpoolError;
@@ -95,27 +93,30 @@ impl Spool {
     /// Makes all that was written to this content durable against power loss.
     pub fn sync(&self, content: &Content) -> Result<(), SpoolError> {
         self.save_size(content)?;
-        let parts = content.parts();
         let files = self.cache.files();
-        let mut open: Vec<Arc<std::fs::File>> = Vec::new();
-        for layer in [&parts.live, &parts.frozen].into_iter().flatten() {
-            layer.sync(files)?;
-        }
+        let (mut open, mut folders, map) = {
+            let parts = content.parts();
+            let layers = [&parts.live, &parts.frozen].into_iter().flatten();
+            let (mut open, mut folders) = (Vec::new(), Vec::new());
+            for layer in layers {
+                open.extend(layer.files());
+                folders.push(layer.id);
+            }
+            (open, folders, parts.base.map.clone())
+        };
         // Blocks that became cache and wait to be sent are this file's only copy as well.
-        if let Some(map) = &parts.base.map {
-            let mut last = None;
-            for entry in &map.entries {
-                let row = self.db.peek(|c| c.cached(&entry.hash))?;
-                if let Some(row) = row.filter(|r| r.unsent && last != Some(r.file)) {
-                    open.push(files.open(row.file)?);
-                    files.sync_folder(row.file)?;
-                    last = Some(row.file);
-                }
+        for entry in map.iter().flat_map(|m| &m.entries) {
+            let row = self.db.peek(|c| c.cached(&entry.hash))?;
+            if let Some(row) = row.filter(|r| r.unsent && folders.last() != Some(&r.file)) {
+                open.push(files.open(row.file)?);
+                folders.push(row.file);
             }
         }
-        drop(parts);
         for file in open {
             file.sync_data()?;
+        }
+        for folder in folders {
+            files.sync_folder(folder)?;
         }
         self.db.flush()?;
         Ok(())

@@ -110,6 +110,8 @@ impl Engine {
             match result {
                 OpResult::Done { version, .. } => {
                     self.refused.remove(&node);
+                    self.unlinkable.remove(&node);
+                    self.last_freeze.remove(&node);
                     let blocks = match &op.change {
                         Change::Put { .. } => {
                             self.uploaded.remove(&node).map(|u| u.blocks).unwrap_or_default()
