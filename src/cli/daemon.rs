@@ -39,6 +39,8 @@ use crate::sync::Engine;
 use crate::sync::pull_all;
 use crate::tree::Tree;
 
+/// How long the mount of a known drive waits for the server.
+const KNOWN_WAIT: Duration = Duration::from_secs(1);
 /// How often quota and limits are asked for while nothing is sent, and while something is.
 const ACCOUNT_EVERY: Duration = Duration::from_secs(60);
 /// Bytes sent between two looks that count as nothing.
@@ -170,7 +172,14 @@ struct Info {
 async fn identify(remote: &Remote, db: &Arc<Db>) -> anyhow::Result<Info> {
     let known = db.peek(|c| c.meta("account"))?;
     let known: Option<Account> = known.and_then(|json| serde_json::from_slice(&json).ok());
-    let account = match (remote.account().await, known) {
+    // A known drive does not wait for a server that is silent: it works without.
+    let answer = if known.is_some() {
+        let waited = tokio::time::timeout(KNOWN_WAIT, remote.account()).await;
+        waited.unwrap_or_else(|_| Err(RemoteError::Offline("no answer in time".into())))
+    } else {
+        remote.account().await
+    };
+    let account = match (answer, known) {
         (Ok(account), known) => {
             if known.is_some_and(|k| identity(&k) != identity(&account)) {
                 bail!(
