@@ -194,12 +194,6 @@ impl Conn<'_> {
         Ok(())
     }
 
-    /// True when some entry of the directory is ahead of the server.
-    pub fn has_dirty_entries(&self, parent: &NodeId) -> Result<bool, DbError> {
-        let mut s = self.0.prepare_cached("SELECT 1 FROM base_dirent WHERE parent=?1 LIMIT 1")?;
-        Ok(s.exists([parent.as_bytes().as_slice()])?)
-    }
-
     /// Number of intents: nodes, entries.
     pub fn count_intents(&self) -> Result<(u64, u64), DbError> {
         let mut s = self.0.prepare_cached(

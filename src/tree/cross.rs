@@ -3,9 +3,11 @@
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
+use drivefs_core::node::NodeKind;
 
 use super::Tree;
 use super::TreeError;
+use super::each_entry;
 use super::new_id;
 use crate::state::BaseDirent;
 use crate::state::Conn;
@@ -36,19 +38,14 @@ impl Tree {
         if !node.kind.is_folder() {
             return Ok(moved);
         }
-        let mut after = Vec::new();
-        loop {
-            let entries = c.children(node.nid, &after, 512)?;
-            let Some(last) = entries.last() else { break };
-            after.clone_from(&last.name);
-            for entry in entries {
-                if entry.node.links > 1 && !entry.node.kind.is_folder() {
-                    return Err(TreeError::CrossDevice);
-                }
-                let child = self.reidentify(c, &entry.node, ns)?;
-                self.note_moved_entry(c, node, &moved, &entry, child.id)?;
+        each_entry(c, node.nid, |entry| {
+            let linked = entry.node.links > 1 && !entry.node.kind.is_folder();
+            if linked || entry.node.kind == NodeKind::Mount {
+                return Err(TreeError::CrossDevice);
             }
-        }
+            let child = self.reidentify(c, &entry.node, ns)?;
+            self.note_moved_entry(c, node, &moved, &entry, child.id)
+        })?;
         Ok(moved)
     }
 
@@ -74,15 +71,7 @@ impl Tree {
         c.update_node(&kept)?;
         self.journal.note_new_node(c, kept.id, kept.ns)?;
         if node.kind.is_folder() {
-            let mut after = Vec::new();
-            loop {
-                let entries = c.children(node.nid, &after, 512)?;
-                let Some(last) = entries.last() else { break };
-                after.clone_from(&last.name);
-                for entry in entries {
-                    self.carry_over(c, node, &kept, &entry.name)?;
-                }
-            }
+            each_entry(c, node.nid, |entry| self.carry_over(c, node, &kept, &entry.name))?;
         }
         Ok(kept)
     }

@@ -38,6 +38,7 @@ use crate::state::Db;
 use crate::state::DbError;
 use crate::state::Nid;
 use crate::state::Node;
+use crate::state::NodeEntry;
 use crate::state::ROOT;
 
 pub use apply::Applied;
@@ -178,7 +179,7 @@ impl Tree {
         parent: Nid,
         after: &[u8],
         limit: usize,
-    ) -> Result<Vec<crate::state::NodeEntry>, TreeError> {
+    ) -> Result<Vec<NodeEntry>, TreeError> {
         self.db.peek(|c| {
             let mut entries = c.children(parent, after, limit)?;
             for entry in &mut entries {
@@ -202,6 +203,24 @@ impl Tree {
             node = self.lookup(node.nid, name)?;
         }
         Ok(node)
+    }
+}
+
+/// Entries read at once where all of a folder are gone through.
+const CHUNK: usize = 512;
+
+/// Calls `f` for every entry of a folder.
+fn each_entry(
+    c: &Conn<'_>,
+    folder: Nid,
+    mut f: impl FnMut(NodeEntry) -> Result<(), TreeError>,
+) -> Result<(), TreeError> {
+    let mut after = Vec::new();
+    loop {
+        let entries = c.children(folder, &after, CHUNK)?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after.clone_from(&last.name);
+        entries.into_iter().try_for_each(&mut f)?;
     }
 }
 

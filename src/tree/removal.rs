@@ -9,6 +9,7 @@ use super::Invalidation;
 use super::Tree;
 use super::TreeError;
 use super::apply::Applied;
+use super::each_entry;
 use crate::journal::now;
 use crate::state::BaseDirent;
 use crate::state::Conn;
@@ -29,18 +30,15 @@ impl Tree {
                 }
                 continue;
             }
-            let mut after = Vec::new();
-            loop {
-                let entries = c.children(node.nid, &after, 512)?;
-                let Some(last) = entries.last() else { break };
-                after.clone_from(&last.name);
-                for entry in entries {
-                    // An entry that the server does not have (with what it is now).
-                    if c.base_dirent(&node.id, &entry.name)?.is_some() {
-                        return Ok(true);
-                    }
-                    stack.push(entry.node);
-                }
+            let mut ahead = false;
+            each_entry(c, node.nid, |entry| {
+                // An entry that the server does not have (with what it is now) is a change.
+                ahead |= c.base_dirent(&node.id, &entry.name)?.is_some();
+                stack.push(entry.node);
+                Ok(())
+            })?;
+            if ahead {
+                return Ok(true);
             }
         }
         Ok(false)

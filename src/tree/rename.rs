@@ -67,7 +67,7 @@ impl Tree {
                 Some(target) if self.inherits(c, &node, &target)? => {
                     self.take_identity(c, &ends, &node, &target)?
                 }
-                target => self.replace(c, &ends, &node, target.as_ref())?,
+                target => self.replace(c, &ends, &node, &node, target.as_ref())?,
             };
             self.touch(c, &ends.from, ends.time)?;
             if ends.to.nid != ends.from.nid {
@@ -78,20 +78,22 @@ impl Tree {
         self.after_removal(gone)
     }
 
-    /// The plain case: the target's name, if taken, goes to the moved node.
+    /// The plain case: the target's name, if taken, goes to the moved node (which has another id
+    /// than before when it crossed into another namespace).
     fn replace(
         &self,
         c: &Conn<'_>,
         ends: &Ends<'_>,
-        node: &Node,
+        before: &Node,
+        moved: &Node,
         target: Option<&Node>,
     ) -> Result<Option<Node>, TreeError> {
         let (from, to) = (&ends.from, &ends.to);
-        self.journal.note_dirent(c, from.ns, from.id, ends.name, Some(node), None)?;
-        self.journal.note_dirent(c, to.ns, to.id, ends.new_name, target, Some(node.id))?;
+        self.journal.note_dirent(c, from.ns, from.id, ends.name, Some(before), None)?;
+        self.journal.note_dirent(c, to.ns, to.id, ends.new_name, target, Some(moved.id))?;
         c.delete_dirent(from.nid, ends.name)?;
-        c.put_dirent(to.nid, ends.new_name, node.nid)?;
-        c.add_links(node.nid, 0, ends.time)?;
+        c.put_dirent(to.nid, ends.new_name, moved.nid)?;
+        c.add_links(moved.nid, 0, ends.time)?;
         match target {
             Some(target) => self.lose_link(c, target, ends.time),
             None => Ok(None),
@@ -166,26 +168,7 @@ impl Tree {
             return Err(TreeError::CrossDevice);
         }
         let moved = self.reidentify(c, node, ends.to.ns)?;
-        self.replace_ids(c, ends, node, &moved, target)
-    }
-
-    fn replace_ids(
-        &self,
-        c: &Conn<'_>,
-        ends: &Ends<'_>,
-        before: &Node,
-        moved: &Node,
-        target: Option<&Node>,
-    ) -> Result<Option<Node>, TreeError> {
-        let (from, to) = (&ends.from, &ends.to);
-        self.journal.note_dirent(c, from.ns, from.id, ends.name, Some(before), None)?;
-        self.journal.note_dirent(c, to.ns, to.id, ends.new_name, target, Some(moved.id))?;
-        c.delete_dirent(from.nid, ends.name)?;
-        c.put_dirent(to.nid, ends.new_name, moved.nid)?;
-        match target {
-            Some(target) => self.lose_link(c, target, ends.time),
-            None => Ok(None),
-        }
+        self.replace(c, ends, node, &moved, target)
     }
 }
 
