@@ -52,7 +52,7 @@ impl BlockCache {
                 break; // All that is left waits for the server.
             }
             for block in &oldest {
-                self.forget(&block.hash)?;
+                self.forget(block)?;
                 if self.bytes.load(Ordering::Relaxed) <= target {
                     break;
                 }
@@ -63,6 +63,7 @@ impl BlockCache {
 
     /// Tells the index which blocks were used lately, in one transaction.
     pub fn note_uses(&self) -> Result<(), CacheError> {
+        self.db.write(|c| c.release_unsent())?;
         let touched = std::mem::take(&mut *lock(&self.touched));
         if touched.is_empty() {
             return Ok(());
@@ -115,7 +116,7 @@ impl BlockCache {
             for id in self.files.list_folder(folder)? {
                 let used = self
                     .db
-                    .peek(|c| Ok::<_, DbError>(c.is_file_cached(id)? || c.is_file_layer(id)?))?;
+                    .read(|c| Ok::<_, DbError>(c.is_file_cached(id)? || c.is_file_layer(id)?))?;
                 if id < before && !used {
                     self.files.remove(id)?;
                     removed += 1;
@@ -134,7 +135,7 @@ impl BlockCache {
                 return Ok(());
             }
             for block in &oldest {
-                self.forget(&block.hash)?;
+                self.forget(block)?;
             }
         }
     }

@@ -126,7 +126,14 @@ impl BlockCache {
             let file = match self.files.open(file_id) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.forget(hash)?;
+                    lock(&self.verified).pop(hash);
+                    self.forget(&CachedBlock {
+                        hash: *hash,
+                        file: file_id,
+                        offset,
+                        len,
+                        unsent: false,
+                    })?;
                     return Ok(false);
                 }
                 Err(e) => return Err(e.into()),
@@ -157,13 +164,19 @@ impl BlockCache {
             Ok(true) => {
                 let at = (row.file, row.offset, row.len);
                 lock(&self.verified).put(*hash, at);
+                // Eviction may have taken it while it was verified: then nobody may find it here.
+                let now = self.db.peek(|c| c.cached(hash))?;
+                if now.is_none_or(|n| (n.file, n.offset) != (row.file, row.offset)) {
+                    lock(&self.verified).pop(hash);
+                    return Ok(None);
+                }
                 lock(&self.touched).push((*hash, self.next_use()));
                 Ok(Some(at))
             }
             Ok(false) if row.unsent => Err(CacheError::Lost(*hash)),
             Ok(false) => {
                 tracing::warn!(block = %hash, "damaged block in the cache, fetching it again");
-                self.forget(hash)?;
+                self.forget(&row)?;
                 Ok(None)
             }
             Err(e) => Err(e.into()),
@@ -229,19 +242,14 @@ impl BlockCache {
         Ok(added)
     }
 
-    /// Forgets a block and its bytes.
-    fn forget(&self, hash: &BlockHash) -> Result<(), CacheError> {
-        let row = self.db.write(|c| {
-            let row = c.cached(hash)?;
-            c.forget_cached(hash)?;
-            Ok::<_, DbError>(row)
-        })?;
-        lock(&self.verified).pop(hash);
-        if let Some(row) = row {
-            self.bytes.fetch_sub(u64::from(row.len), Ordering::Relaxed);
-            self.release(&row)?;
+    /// Forgets a block where it lies, and its bytes. What was indexed anew meanwhile stays.
+    fn forget(&self, block: &CachedBlock) -> Result<(), CacheError> {
+        if !self.db.write(|c| c.forget_cached(block))? {
+            return Ok(());
         }
-        Ok(())
+        lock(&self.verified).pop(&block.hash);
+        self.bytes.fetch_sub(u64::from(block.len), Ordering::Relaxed);
+        self.release(block)
     }
 
     fn next_use(&self) -> u64 {

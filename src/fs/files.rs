@@ -98,6 +98,9 @@ impl DriveFs {
     }
 
     fn open_node(&self, node: &Node, writes: bool) -> Result<u64, TreeError> {
+        if writes {
+            self.tree.check_writable(node)?;
+        }
         let content = self.spool.content(node.nid)?;
         if writes {
             content.writers.fetch_add(1, Ordering::Relaxed);
@@ -141,9 +144,11 @@ impl DriveFs {
     }
 
     pub(super) fn truncate(&self, nid: Nid, size: u64) -> Result<(), TreeError> {
-        if self.tree.node(nid)?.kind != NodeKind::File {
+        let node = self.tree.node(nid)?;
+        if node.kind != NodeKind::File {
             return Err(TreeError::IsDir);
         }
+        self.tree.check_writable(&node)?;
         let content = self.spool.content(nid)?;
         match self.spool.truncate(&content, size) {
             Err(SpoolError::Superseded) => {

@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -112,6 +113,9 @@ pub struct Content {
     parts: RwLock<Parts>,
     /// Open handles that may write.
     pub writers: AtomicU64,
+    /// A program asked for this content to survive power loss: turning layers into blocks must not
+    /// undo that.
+    pub(super) synced: AtomicBool,
     /// Where the last read ended, to notice sequential reading.
     pub(super) last_read_end: AtomicU64,
 }
@@ -127,6 +131,7 @@ impl Content {
             ns,
             parts: RwLock::new(parts),
             writers: AtomicU64::new(0),
+            synced: AtomicBool::new(false),
             last_read_end: AtomicU64::new(u64::MAX),
         }
     }

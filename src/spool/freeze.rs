@@ -2,7 +2,9 @@
 //! changed, and its blocks become cache entries that wait to be sent. The node's content is then
 //! a manifest again, and new writes start a new layer over it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use drivefs_core::delta::Piece as Cut;
 use drivefs_core::delta::rechunk;
@@ -18,6 +20,7 @@ use super::content::NeedsMap;
 use super::content::Piece;
 use crate::cache::read_or_zeros;
 use crate::state::CachedBlock;
+use crate::state::DbError;
 use crate::state::FileId;
 
 /// A frozen layer that has been cut, ready for `absorb`.
@@ -28,6 +31,8 @@ pub struct Cuts {
     map: BlockMap,
     size: u64,
     blocks: Vec<CachedBlock>,
+    /// Blocks of the new content that the cache has already and must keep until they are sent.
+    present: Vec<BlockHash>,
 }
 
 impl Spool {
@@ -41,10 +46,18 @@ impl Spool {
         let mut cuts = Vec::new();
         let mut failed = Vec::new();
         for content in contents {
-            match self.cut(&content) {
+            let mut blocks = Vec::new();
+            match self.cut(&content, &mut blocks) {
                 Ok(Some(cut)) => cuts.push(cut),
                 Ok(None) => {}
-                Err(e) => failed.push((content, e)),
+                Err(e) => {
+                    // On a full disk they would only add up.
+                    let layer = content.parts().frozen.as_ref().map(|f| f.id);
+                    for block in blocks.iter().filter(|b| Some(b.file) != layer) {
+                        self.cache.files().remove(block.file)?;
+                    }
+                    failed.push((content, e));
+                }
             }
         }
         self.absorb(cuts)?;
@@ -52,7 +65,12 @@ impl Spool {
     }
 
     /// Freezes the live layer, if there is one, and cuts the frozen content into blocks.
-    fn cut(self: &Arc<Self>, content: &Arc<Content>) -> Result<Option<Cuts>, SpoolError> {
+    /// Blocks written to files of their own are in `blocks` also when it fails.
+    fn cut(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+        blocks: &mut Vec<CachedBlock>,
+    ) -> Result<Option<Cuts>, SpoolError> {
         self.stop_writes(content)?;
         self.runtime.block_on(self.load_map(content))?;
         let (layer, size, whole, dirty, old) = {
@@ -73,21 +91,25 @@ impl Spool {
         let pieces = rechunk(old_entries, &dirty, size, |offset, len| {
             self.read_frozen(content, offset, len)
         })?;
-        let mut blocks = Vec::new();
+        let mut present = Vec::new();
         for piece in pieces.iter().filter(|p| p.fresh) {
-            if let Some(block) = self.place(content, layer, whole, piece)? {
-                blocks.push(block);
+            match self.place(content, layer, whole, piece)? {
+                Some(block) => blocks.push(block),
+                None => present.push(piece.entry.hash),
             }
         }
         let entries: Vec<_> = pieces.iter().map(|p| p.entry).collect();
         let (root, segments) = Root::build(&entries);
         for segment in segments {
-            if self.cache.get_local(&segment.hash)?.is_none() {
+            if self.verified_here(&segment.hash)? {
+                present.push(segment.hash);
+            } else {
                 blocks.push(self.cache.write_block(&segment.hash, &segment.bytes, true)?);
             }
         }
         let map = BlockMap::new(entries);
-        Ok(Some(Cuts { content: content.clone(), layer, root, map, size, blocks }))
+        let (content, blocks) = (content.clone(), std::mem::take(blocks));
+        Ok(Some(Cuts { content, layer, root, map, size, blocks, present }))
     }
 
     /// Where a fresh block lies: in the layer's own data file if that holds all of it, else in a
@@ -100,8 +122,10 @@ impl Spool {
         piece: &Cut,
     ) -> Result<Option<CachedBlock>, SpoolError> {
         let hash = piece.entry.hash;
-        // Verified, not just listed: this may be about to become the only copy.
-        if self.verified_here(&hash)? {
+        // Verified, not just listed: this may be about to become the only copy. A damaged one is
+        // forgotten on the way.
+        let here = self.verified_here(&hash)?;
+        if here && !whole {
             return Ok(None);
         }
         if whole {
@@ -171,15 +195,40 @@ impl Spool {
         Ok(buf)
     }
 
-    /// Makes the cut blocks the content of their nodes, all in one transaction.
+    /// Makes the cut blocks the content of their nodes, all in one transaction. A cut whose layer is
+    /// not the frozen one any more, or whose blocks were evicted meanwhile, is dropped: the layer
+    /// stands as it was and is cut again.
     fn absorb(&self, cuts: Vec<Cuts>) -> Result<(), SpoolError> {
         if cuts.is_empty() {
             return Ok(());
         }
-        self.db.write(|c| {
+        let files = self.cache.files();
+        let durable = cuts.iter().any(|c| c.content.synced.load(Ordering::Acquire));
+        if durable {
+            let written = cuts.iter().flat_map(|c| &c.blocks).map(|b| b.file);
+            for file in written.collect::<HashSet<_>>() {
+                files.open(file)?.sync_data()?;
+                files.sync_folder(file)?;
+            }
+        }
+        let taken = self.db.write(|c| {
+            let mut taken = Vec::new();
             for cut in &cuts {
+                let node = c.node(cut.content.nid)?;
+                let Some(mut node) = node.filter(|n| n.frozen.map(|f| f.0) == Some(cut.layer))
+                else {
+                    taken.push(false);
+                    continue;
+                };
+                let mut all_here = true;
+                for hash in &cut.present {
+                    all_here &= c.mark_unsent(hash)?;
+                }
+                taken.push(all_here);
+                if !all_here {
+                    continue;
+                }
                 self.cache.index(c, &cut.blocks)?;
-                let Some(mut node) = c.node(cut.content.nid)? else { continue };
                 node.content = Some(cut.root.encode());
                 node.frozen = None;
                 if node.live.is_none() {
@@ -187,19 +236,31 @@ impl Spool {
                 }
                 c.update_node(&node)?;
             }
-            Ok::<_, SpoolError>(())
+            Ok::<_, SpoolError>(taken)
         })?;
-        for cut in cuts {
-            {
+        if durable {
+            // The layers go now: what replaces them must be as durable as they were.
+            self.db.flush()?;
+        }
+        for (cut, taken) in cuts.into_iter().zip(taken) {
+            if taken {
                 let mut parts = cut.content.parts_mut();
-                let mut base = Base::new(cut.root);
-                base.map = Some(Arc::new(cut.map));
-                parts.base = base;
-                parts.frozen = None;
+                if parts.frozen.as_ref().is_some_and(|f| f.id == cut.layer) {
+                    let mut base = Base::new(cut.root);
+                    base.map = Some(Arc::new(cut.map));
+                    parts.base = base;
+                    parts.frozen = None;
+                }
             }
-            // All its blocks may lie elsewhere (a second copy), or none of it was adopted.
-            if !self.db.peek(|c| c.is_file_cached(cut.layer))? {
-                self.cache.files().remove(cut.layer)?;
+            // Files of blocks that another copy made superfluous, and a layer that was not adopted.
+            let used = cut.blocks.iter().map(|b| b.file).chain([cut.layer]);
+            for file in used.collect::<HashSet<_>>() {
+                let needed = self.db.read(|c| {
+                    Ok::<_, DbError>(c.is_file_cached(file)? || c.is_file_layer(file)?)
+                })?;
+                if !needed {
+                    files.remove(file)?;
+                }
             }
         }
         Ok(())

@@ -87,21 +87,14 @@ impl Spool {
 
     /// The content of a file node, loaded if need be. Whoever asks twice gets the same.
     pub fn content(&self, nid: Nid) -> Result<Arc<Content>, SpoolError> {
-        if let Some(content) = self.loaded(nid) {
-            return Ok(content);
-        }
-        let node = self.db.peek(|c| c.node(nid))?.ok_or(SpoolError::Gone)?;
-        self.content_of(&node)
-    }
-
-    /// The same for who has the node's row at hand (of this very moment).
-    pub fn content_of(&self, node: &Node) -> Result<Arc<Content>, SpoolError> {
         let mut contents = self.lock();
-        if let Some(content) = contents.get(&node.nid).and_then(Weak::upgrade) {
+        if let Some(content) = contents.get(&nid).and_then(Weak::upgrade) {
             return Ok(content);
         }
-        let content = Arc::new(self.load(node)?);
-        contents.insert(node.nid, Arc::downgrade(&content));
+        // The row is read under the lock: an older one would show layers that are gone.
+        let node = self.db.peek(|c| c.node(nid))?.ok_or(SpoolError::Gone)?;
+        let content = Arc::new(self.load(&node)?);
+        contents.insert(nid, Arc::downgrade(&content));
         Ok(content)
     }
 

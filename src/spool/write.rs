@@ -1,5 +1,7 @@
 //! Writing to a content: into its live layer, which starts at the first write.
 
+use std::sync::atomic::Ordering;
+
 use super::Content;
 use super::Spool;
 use super::SpoolError;
@@ -58,13 +60,20 @@ impl Spool {
             // The file first: without it the row would claim that nothing lies below.
             let id = self.cache.files().allocate(&self.db)?;
             let layer = Layer::create(self.cache.files(), id, over.then_some(parts.size))?;
-            self.db.write(|c| {
+            let noted = self.db.write(|c| {
                 let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+                if node.superseded {
+                    return Err(SpoolError::Superseded);
+                }
                 self.journal.note_node(c, &node)?;
                 node.live = Some((id, over));
                 c.update_node(&node)?;
                 Ok::<_, SpoolError>(())
-            })?;
+            });
+            if let Err(e) = noted {
+                self.cache.files().remove(id)?;
+                return Err(e);
+            }
             parts.live = Some(layer);
             self.journal.wake();
         }
@@ -92,6 +101,7 @@ impl Spool {
 
     /// Makes all that was written to this content durable against power loss.
     pub fn sync(&self, content: &Content) -> Result<(), SpoolError> {
+        content.synced.store(true, Ordering::Release);
         self.save_size(content)?;
         let files = self.cache.files();
         let (mut open, mut folders, map) = {
@@ -135,7 +145,7 @@ impl Spool {
     pub fn recover(&self) -> Result<Vec<Node>, SpoolError> {
         let nodes = self.db.read(|c| c.nodes_to_recover())?;
         for node in nodes.iter().filter(|n| n.links > 0) {
-            let content = self.content_of(node)?;
+            let content = self.content(node.nid)?;
             self.save_size(&content)?;
         }
         Ok(nodes)

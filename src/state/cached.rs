@@ -56,8 +56,37 @@ impl Conn<'_> {
         Ok(!before)
     }
 
-    pub fn forget_cached(&self, hash: &BlockHash) -> Result<(), DbError> {
-        self.0.prepare_cached("DELETE FROM cached WHERE hash=?1")?.execute([hash.0.as_slice()])?;
+    /// Drops a block's row if it still is this one and the server has the block. True if it did.
+    pub fn forget_cached(&self, b: &CachedBlock) -> Result<bool, DbError> {
+        let n = self
+            .0
+            .prepare_cached(
+                "DELETE FROM cached WHERE hash=?1 AND file=?2 AND offset=?3 AND unsent=0",
+            )?
+            .execute((b.hash.0.as_slice(), b.file as i64, b.offset as i64))?;
+        Ok(n > 0)
+    }
+
+    /// Keeps a block until it is sent; false when it is not there.
+    pub fn mark_unsent(&self, hash: &BlockHash) -> Result<bool, DbError> {
+        let n = self
+            .0
+            .prepare_cached("UPDATE cached SET unsent=1 WHERE hash=?1")?
+            .execute([hash.0.as_slice()])?;
+        Ok(n > 0)
+    }
+
+    /// When nothing is ahead of the server, no block waits for it: contents that were overwritten
+    /// or deleted before they were sent leave such blocks.
+    pub fn release_unsent(&self) -> Result<(), DbError> {
+        self.0
+            .prepare_cached(
+                "UPDATE cached SET unsent=0 WHERE unsent=1 \
+                 AND NOT EXISTS (SELECT 1 FROM base_node) \
+                 AND NOT EXISTS (SELECT 1 FROM node WHERE live IS NOT NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL)",
+            )?
+            .execute([])?;
         Ok(())
     }
 

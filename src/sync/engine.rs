@@ -24,6 +24,7 @@ use super::upload::UploadError;
 use super::upload::Uploaded;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
+use crate::state::Nid;
 use crate::tree::Tree;
 use crate::tree::TreeError;
 
@@ -45,6 +46,8 @@ pub struct Engine {
     inbox: mpsc::UnboundedReceiver<Report>,
     /// Nodes that an upload job has in hand.
     pub(super) busy: HashSet<NodeId>,
+    /// The same by number: a rename can give the number another id meanwhile.
+    pub(super) busy_nids: HashSet<Nid>,
     /// Jobs under way: small ones, large ones.
     pub(super) jobs: (usize, usize),
     /// Contents that are on the server and wait for their commit.
@@ -62,6 +65,7 @@ pub struct Engine {
 /// What an upload job reports.
 pub(super) struct Report {
     pub nodes: Vec<NodeId>,
+    pub nids: Vec<Nid>,
     pub small: bool,
     pub result: Result<Vec<Uploaded>, UploadError>,
     /// Files that could not be prepared, and why.
@@ -114,6 +118,7 @@ impl Engine {
             reports,
             inbox,
             busy: HashSet::new(),
+            busy_nids: HashSet::new(),
             jobs: (0, 0),
             uploaded: HashMap::new(),
             unlinkable: HashSet::new(),
@@ -181,8 +186,17 @@ impl Engine {
         }
         let namespaces = self.tree.db().peek(|c| c.namespaces()).map_err(TreeError::from)?;
         let mut wait = IDLE;
+        let mut failed = None;
         for space in namespaces {
-            wait = wait.min(self.push(space.ns).await?);
+            match self.push(space.ns).await {
+                Ok(again) => wait = wait.min(again),
+                Err(e) if e.is_offline() => return Err(e),
+                // One namespace's trouble is not the others'.
+                Err(e) => failed = Some(e),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.shared.status().uploading = self.busy.iter().copied().collect();
         Ok(wait)
@@ -191,6 +205,9 @@ impl Engine {
     fn take_report(&mut self, report: Report) {
         for node in &report.nodes {
             self.busy.remove(node);
+        }
+        for nid in &report.nids {
+            self.busy_nids.remove(nid);
         }
         if report.small {
             self.jobs.0 -= 1;

@@ -52,7 +52,8 @@ impl Engine {
         let mut small_bytes = 0;
         for node in nodes.iter().filter(|n| n.local.kind == NodeKind::File) {
             let id = node.base.id;
-            if self.busy.contains(&id) || !self.waits_for_upload(node) {
+            let busy = self.busy.contains(&id) || self.busy_nids.contains(&node.local.nid);
+            if busy || !self.waits_for_upload(node) {
                 continue;
             }
             if let Some(&until) = self.refused.get(&id) {
@@ -141,6 +142,8 @@ impl Engine {
 
     fn start_job(&mut self, ns: NamespaceId, files: Vec<(NodeId, Nid)>, small: bool) {
         let nodes: Vec<NodeId> = files.iter().map(|f| f.0).collect();
+        let nids: Vec<Nid> = files.iter().map(|f| f.1).collect();
+        self.busy_nids.extend(&nids);
         for node in &nodes {
             self.busy.insert(*node);
             self.refused.remove(node);
@@ -156,7 +159,7 @@ impl Engine {
         tokio::spawn(async move {
             let (result, failed) = run_job(&remote, &tree, ns, files).await;
             // The engine is gone only when the daemon ends.
-            let _ = reports.send(Report { nodes, small, result, failed });
+            let _ = reports.send(Report { nodes, nids, small, result, failed });
         });
     }
 }

@@ -30,9 +30,10 @@ const CONFLICTS_PATIENT: u32 = 20;
 impl Engine {
     /// Sends what is ahead in one namespace as far as it is ready. Returns when to look again.
     pub(super) async fn push(&mut self, ns: NamespaceId) -> Result<Duration, SyncError> {
+        let mut batch = BATCH;
         loop {
             let tree = self.tree.clone();
-            let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, BATCH))
+            let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, batch))
                 .await
                 .expect("reading intents does not panic")?;
             if nodes.is_empty() && dirents.is_empty() {
@@ -54,6 +55,11 @@ impl Engine {
                 ?again,
                 "planned"
             );
+            if changes.is_empty() && (nodes.len() >= batch || dirents.len() >= batch) {
+                // All of these wait or are refused: what comes behind them shall not.
+                batch *= 4;
+                continue;
+            }
             if changes.is_empty() {
                 self.tree.settle_all(ns, BATCH)?;
                 return Ok(again.min(self.next_refused()));
@@ -129,7 +135,9 @@ impl Engine {
                     if code == ErrorCode::MissingBlocks {
                         // They have to be sent (again), whatever was believed.
                         self.uploaded.remove(&node);
-                        self.unlinkable.insert(node);
+                        if !self.unlinkable.insert(node) {
+                            self.refuse(node, &message);
+                        }
                     } else {
                         self.refuse(node, &message);
                     }

@@ -35,6 +35,9 @@ use crate::state::Nid;
 use crate::state::Node;
 use crate::state::ROOT;
 
+/// Places of a node: folder and name.
+pub(super) type Places = Vec<(Nid, Vec<u8>)>;
+
 /// What applying a page brought to light.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -42,6 +45,9 @@ pub struct Applied {
     pub new_namespaces: Vec<NamespaceId>,
     pub(super) invalid: Vec<Invalidation>,
     pub(super) gone: Vec<Node>,
+    /// Open files that lost their names, with the places they had: told to their contents after
+    /// the transaction, because a writer holds its content while it waits for the database.
+    pub(super) superseded: Vec<(Nid, Places)>,
     /// Removals of folders that hold changes, to be judged at the end of the page.
     pub(super) later: Vec<(DirentRow, Nid)>,
     pub(super) at_end: bool,
@@ -65,7 +71,7 @@ impl Tree {
             // Within one commit removals come first: a moved folder has one place at a time.
             dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
             let deleted: HashSet<NodeId> =
-                page.nodes.iter().filter(|r| r.deleted).map(|r| r.node).collect();
+                page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).map(|r| r.node).collect();
             for row in dirents {
                 self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
             }
@@ -82,12 +88,20 @@ impl Tree {
             for (row, _) in &later {
                 self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
             }
-            for row in page.nodes.iter().filter(|r| r.deleted) {
+            for row in page.nodes.iter().filter(|r| is_deleted(r, page.cursor)) {
                 self.drop_deleted(c, row, &mut applied)?;
             }
             c.put_namespace(&NamespaceRow { cursor: page.cursor, role: page.role, ..space })?;
             Ok::<_, TreeError>(applied)
         })?;
+        for (nid, places) in std::mem::take(&mut applied.superseded) {
+            if let Some(content) = self.spool.loaded(nid) {
+                let mut parts = content.parts_mut();
+                if parts.superseded.is_none() || !places.is_empty() {
+                    parts.superseded = Some(places);
+                }
+            }
+        }
         self.announce(std::mem::take(&mut applied.invalid));
         for node in std::mem::take(&mut applied.gone) {
             self.spool.discard(&node)?;
@@ -141,9 +155,10 @@ impl Tree {
             return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
         };
         if local.links == 0 && row.version > local.version {
-            // Removed here, edited there: the edit survives.
-            let restored = Node { links: 0, ..from_row(local.nid, ns, row)? };
-            c.update_node(&restored)?;
+            // Removed here, edited there: the edit survives. Who has the old file open keeps that.
+            self.supersede(c, &local, &[], applied)?;
+            let restored = from_row(self.new_nid(), ns, row)?;
+            c.insert_node(&restored)?;
             return self.restore_places(c, &restored, applied);
         }
         match c.base_node(&row.node)? {
@@ -209,12 +224,9 @@ impl Tree {
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         match self.spool.loaded(local.nid) {
-            Some(content) => {
+            Some(_) => {
                 c.update_node(&Node { id: new_id(), links: 0, superseded: true, ..local.clone() })?;
-                let mut parts = content.parts_mut();
-                if parts.superseded.is_none() || !places.is_empty() {
-                    parts.superseded = Some(places.to_vec());
-                }
+                applied.superseded.push((local.nid, places.to_vec()));
             }
             None => {
                 c.delete_node(local.nid)?;
@@ -313,6 +325,12 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// True when a node's removal belongs to what this page tells: rows that only accompany entries may
+/// show a removal whose other parts come in a later page.
+fn is_deleted(row: &NodeRow, cursor: Seq) -> bool {
+    row.deleted && row.seq <= cursor
 }
 
 fn depth(c: &Conn<'_>, nid: Nid) -> Result<usize, TreeError> {

@@ -43,9 +43,6 @@ impl Tree {
         copy.links = 1;
         c.update_node(&copy)?;
         c.put_dirent(parent, free.as_bytes(), copy.nid)?;
-        if let Some(content) = self.spool.loaded(local.nid) {
-            content.parts_mut().superseded = None;
-        }
         tracing::warn!(file = %free, "conflict: the local change was kept as a file of its own");
         changed.push(Invalidation::Entry { parent, name: free.into_bytes() });
         Ok(changed)
@@ -63,6 +60,7 @@ impl Tree {
             let base_version = node.version;
             self.become_conflict(c, &node, &places, base_version)
         })?;
+        content.parts_mut().superseded = None;
         self.announce(changed);
         self.journal.wake();
         Ok(())

@@ -166,6 +166,11 @@ impl Tree {
         })
     }
 
+    /// Fails when the namespace of a node may only be read.
+    pub fn check_writable(&self, node: &Node) -> Result<(), TreeError> {
+        self.db.peek(|c| may_write(c, node.ns))
+    }
+
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
         self.db.peek(|c| {
             let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;

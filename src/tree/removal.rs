@@ -106,12 +106,9 @@ impl Tree {
             tracing::info!(node = %kept.id, "removed by the server but changed here: kept");
             return Ok(());
         }
-        if gone
-            && local.links == 1
-            && let Some(open) = self.spool.loaded(local.nid)
-        {
+        if gone && local.links == 1 {
             // Whoever still writes to it gets it back here, as a conflict file.
-            open.parts_mut().superseded = Some(vec![(parent, name.to_vec())]);
+            applied.superseded.push((local.nid, vec![(parent, name.to_vec())]));
         }
         c.delete_dirent(parent, name)?;
         c.add_links(local.nid, -1, now())?;

@@ -56,6 +56,10 @@ impl Tree {
                 self.take_sent(c, ns, op)?;
             }
             for op in ops {
+                // Deleted here meanwhile: that says all that is still to be said about it.
+                if c.node_by_id(&op.change.node())?.is_some_and(|n| n.links == 0) {
+                    c.delete_base_node(&op.change.node())?;
+                }
                 self.settle_node(c, &op.change.node())?;
                 self.drop_if_done(c, &op.change.node())?;
                 if let Change::Move { replace: Some(other), .. } = &op.change {
