@@ -264,3 +264,52 @@ fn a_removed_tree_is_gone_on_every_device() {
     assert_eq!(same_files(&[&alice, &bob]), map(&[]));
     assert_eq!(bob.fs().tree().ahead().expect("counts"), (0, 0));
 }
+
+#[test]
+fn a_folder_removed_over_several_pages_leaves_nothing_behind() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    alice.mkdir("d");
+    for i in 0..700 {
+        alice.write(&format!("d/{i}"), b"x");
+    }
+    alice.sync();
+    bob.come_back();
+    bob.sync();
+    bob.go_offline();
+    for i in 0..700 {
+        alice.remove(&format!("d/{i}"));
+        if i % 100 == 0 {
+            alice.sync();
+        }
+    }
+    alice.remove("d");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "base")]));
+    assert_eq!(bob.fs().tree().ahead().expect("counts"), (0, 0));
+}
+
+#[test]
+fn removed_here_while_open_and_edited_there_shows_the_edit() {
+    let world = World::new();
+    let (alice, mut bob) = shared_base(&world);
+    let nid = bob.nid("a.txt");
+    assert_eq!(bob.read("a.txt"), b"base");
+    let handle = bob.fs().open(nid, true).expect("opens");
+    bob.remove("a.txt");
+    alice.write("a.txt", b"edited");
+    alice.sync();
+    // The engine comes back under the same open file.
+    bob.go_online();
+    all_sync(&[&bob, &alice]);
+    assert_eq!(bob.read("a.txt"), b"edited");
+    assert_eq!(bob.read_handle(nid, handle, 0, 100).expect("reads"), b"base");
+    bob.fs().write(nid, handle, 0, b"LATE").expect("writes");
+    bob.fs().release(handle).expect("closes");
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["a.txt"], "edited");
+    assert!(files.values().any(|text| text == "LATE"), "{files:?}");
+}

@@ -171,6 +171,16 @@ impl Device<'_> {
         }
     }
 
+    /// Starts an engine again over what is in memory, open files too.
+    pub fn go_online(&mut self) {
+        let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
+        let running = self.running.as_mut().expect("on");
+        let tree = running.fs.tree().clone();
+        let (engine, handle) = Engine::new(remote, tree, self.root);
+        running.task = Some(self.world.runtime.spawn(engine.run()));
+        running.engine = handle;
+    }
+
     /// Drops everything in memory and opens the device again, as after kill -9.
     pub fn restart(&mut self) {
         self.go_offline();
