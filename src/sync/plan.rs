@@ -66,6 +66,8 @@ struct Draft {
     freed_by: HashMap<Place, usize>,
     /// The item that fills a place.
     filled_by: HashMap<Place, usize>,
+    /// Folders above the parent of a place that a folder fills.
+    above: HashMap<Place, Vec<NodeId>>,
     /// Items that empty a folder.
     empties: HashMap<NodeId, Vec<usize>>,
 }
@@ -105,6 +107,9 @@ impl Draft {
             }
         }
         for (place, dirent) in dirents.iter().filter_map(with_place) {
+            if !dirent.above.is_empty() {
+                self.above.insert(place.clone(), dirent.above.clone());
+            }
             let Some(node) = dirent.after.filter(|a| dirent.before.map(|b| b.id) != Some(*a))
             else {
                 continue;
@@ -165,14 +170,17 @@ impl Draft {
         }
     }
 
-    /// Two moves into each other's place are one exchange.
+    /// Two moves into each other's place are one exchange, unless the folders around them are made
+    /// or moved as well: then each has its own turn.
     fn join_exchanges(&mut self) {
         for i in 0..self.items.len() {
             let (Some(target), Some(from)) = (&self.items[i].target, &self.items[i].frees) else {
                 continue;
             };
             let Some(&j) = self.freed_by.get(target).filter(|&&j| j > i) else { continue };
-            if self.items[j].target.as_ref() != Some(from) || self.items[j].dropped {
+            let around = [target, from].into_iter().flat_map(|p| self.around(p));
+            let apart = around.into_iter().any(|p| self.settles.contains_key(&p));
+            if apart || self.items[j].target.as_ref() != Some(from) || self.items[j].dropped {
                 continue;
             }
             let other = self.items[j].change.node();
@@ -183,6 +191,13 @@ impl Draft {
                 self.settles.insert(other, i);
             }
         }
+    }
+
+    /// The folder of a place and those above it.
+    fn around(&self, place: &Place) -> Vec<NodeId> {
+        let mut folders = self.above.get(place).cloned().unwrap_or_default();
+        folders.push(place.parent);
+        folders
     }
 
     /// Ops for content and attributes of what the server has.
@@ -226,7 +241,8 @@ impl Draft {
             let mut needs = BTreeSet::new();
             let swaps = matches!(item.change, Change::Move { exchange: true, .. });
             if let Some(target) = &item.target {
-                needs.extend(self.settles.get(&target.parent).copied());
+                let around = self.around(target);
+                needs.extend(around.iter().filter_map(|p| self.settles.get(p)).copied());
                 if !swaps {
                     needs.extend(self.freed_by.get(target).copied());
                 }
@@ -311,7 +327,7 @@ impl Draft {
             };
             // In the root nothing is above it: whatever waits for its place, or to move into it
             // without going round in a circle, can go now.
-            let detour = Place { parent: root, name: detour_name(&node) };
+            let detour = Place { parent: root, name: detour_name(&node, i) };
             let there = detour.clone();
             out.push(Change::Move { node, from, to: there, replace: None, exchange: false });
             self.items[i].change =
@@ -335,8 +351,9 @@ fn is_plain_move(change: &Change) -> bool {
     matches!(change, Change::Move { exchange: false, .. })
 }
 
-fn detour_name(node: &NodeId) -> Name {
-    Name::new(format!(".drivefs-moving-{node}")).expect("a short name without slashes")
+/// One a move: a file with two names may have to step aside twice.
+fn detour_name(node: &NodeId, item: usize) -> Name {
+    Name::new(format!(".drivefs-moving-{node}-{item}")).expect("a short name without slashes")
 }
 
 fn source(node: &PendingNode) -> Option<Source> {

@@ -13,6 +13,7 @@ use crate::journal::now;
 use crate::state::BaseDirent;
 use crate::state::BaseNode;
 use crate::state::Conn;
+use crate::state::Nid;
 use crate::state::Node;
 use crate::state::Occupant;
 
@@ -32,6 +33,9 @@ pub struct PendingDirent {
     pub before: Option<Occupant>,
     /// What is here.
     pub after: Option<NodeId>,
+    /// If that is a folder: the folders above `parent`, as they are here. Where one of them moves
+    /// as well, the order matters.
+    pub above: Vec<NodeId>,
     pub since: u64,
 }
 
@@ -65,15 +69,21 @@ impl Tree {
             }
             let mut dirents = Vec::new();
             for base in c.dirty_dirents(ns, 0, limit)? {
-                let after = match c.nid_of(&base.parent)? {
-                    Some(parent) => c.dirent_id(parent, &base.name)?,
-                    None => None,
-                };
+                let (mut after, mut above) = (None, Vec::new());
+                if let Some(parent) = c.nid_of(&base.parent)?
+                    && let Some(node) = c.child(parent, &base.name)?
+                {
+                    after = Some(node.id);
+                    if node.kind.is_folder() {
+                        above = ids_above(c, parent)?;
+                    }
+                }
                 dirents.push(PendingDirent {
                     parent: base.parent,
                     name: base.name,
                     before: base.child,
                     after,
+                    above,
                     since: base.since,
                 });
             }
@@ -144,6 +154,16 @@ impl Tree {
     pub fn ahead(&self) -> Result<(u64, u64), TreeError> {
         Ok(self.db.peek(|c| c.count_intents())?)
     }
+}
+
+fn ids_above(c: &Conn<'_>, folder: Nid) -> Result<Vec<NodeId>, TreeError> {
+    let mut ids = Vec::new();
+    let mut at = folder;
+    while let Some((up, _)) = c.places(at)?.into_iter().next() {
+        ids.extend(c.node(up)?.map(|n| n.id));
+        at = up;
+    }
+    Ok(ids)
 }
 
 fn queue_item(c: &Conn<'_>, base: BaseNode) -> Result<Option<QueueItem>, TreeError> {

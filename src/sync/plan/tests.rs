@@ -59,6 +59,17 @@ impl Model {
         }
     }
 
+    /// The folders above a folder.
+    fn above(&self, folder: NodeId) -> Vec<NodeId> {
+        let mut out = Vec::new();
+        let mut at = folder;
+        while let Some((parent, _)) = self.places(at).first() {
+            out.push(*parent);
+            at = *parent;
+        }
+        out
+    }
+
     fn is_empty(&self, folder: NodeId) -> bool {
         !self.entries.keys().any(|(parent, _)| *parent == folder)
     }
@@ -262,6 +273,10 @@ fn pending(base: &Model, local: &Model) -> (Vec<PendingNode>, Vec<PendingDirent>
                 .get(place)
                 .map(|n| Occupant { id: *n, folder: base.folders.contains(n) }),
             after: local.entries.get(place).copied(),
+            above: match local.entries.get(place) {
+                Some(node) if local.folders.contains(node) => local.above(place.0),
+                _ => Vec::new(),
+            },
             since: i as u64,
         })
         .collect();
@@ -305,8 +320,13 @@ fn row(node: NodeId, folder: bool) -> Node {
     }
 }
 
+/// 100,000 histories, or as many as PROPTEST_CASES says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn the_ops_turn_what_the_server_has_into_what_is_here(
         before in proptest::collection::vec(step(), 0..14),
