@@ -55,8 +55,10 @@ impl Engine {
                 ?again,
                 "planned"
             );
-            if changes.is_empty() && (nodes.len() >= batch || dirents.len() >= batch) {
-                // All of these wait or are refused: what comes behind them shall not.
+            let full = nodes.len() >= batch || dirents.len() >= batch;
+            if changes.is_empty() && full && self.busy.is_empty() {
+                // All of these are refused or held, and no upload will change that: what comes
+                // behind them shall not wait.
                 batch *= 4;
                 continue;
             }

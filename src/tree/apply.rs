@@ -1,9 +1,8 @@
 //! Changes that the server tells: one page, one transaction, the cursor with it.
 //!
 //! What is not ahead here follows the server. Where both sides changed, `resolve` decides and no
-//! byte written here is dropped. A file whose content changed remotely becomes a new
-//! inode under the same name: open handles read on what they opened, and the kernel, which trusts
-//! its own sizes and times under the writeback cache, never mixes the two.
+//! byte written here is dropped. A file whose content changed remotely becomes a new inode under
+//! the same name: open handles read on what they opened, and one inode never mixes two contents.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
