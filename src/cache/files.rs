@@ -56,7 +56,7 @@ impl DataFiles {
         if let Some(number) = self.take() {
             return Ok(number);
         }
-        db.write(|c| self.allocate_in(c))
+        db.change(|c| self.allocate_in(c))
     }
 
     /// The same inside a transaction.

@@ -200,7 +200,7 @@ impl BlockCache {
     /// Stores a verified block in a data file of its own.
     pub fn put(&self, hash: &BlockHash, block: &[u8], unsent: bool) -> Result<(), CacheError> {
         let placed = self.write_block(hash, block, unsent)?;
-        let added = self.db.write(|c| self.index(c, &[placed]));
+        let added = self.db.change(|c| self.index(c, &[placed]));
         if !matches!(added, Ok(n) if n > 0) {
             // Another copy was first, or the index took nothing: these bytes are of no use.
             self.files.remove(placed.file)?;
@@ -244,7 +244,7 @@ impl BlockCache {
 
     /// Forgets a block where it lies, and its bytes. What was indexed anew meanwhile stays.
     fn forget(&self, block: &CachedBlock) -> Result<(), CacheError> {
-        if !self.db.write(|c| c.forget_cached(block))? {
+        if !self.db.change(|c| c.forget_cached(block))? {
             return Ok(());
         }
         lock(&self.verified).pop(&block.hash);

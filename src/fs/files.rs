@@ -188,6 +188,6 @@ impl DriveFs {
 
     /// Makes everything that changed in a folder durable against power loss.
     pub fn fsync_dir(&self) -> Result<(), TreeError> {
-        self.tree.db().flush().map_err(|e| TreeError::Spool(SpoolError::Disk(e)))
+        Ok(self.tree.db().flush()?)
     }
 }

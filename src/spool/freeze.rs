@@ -155,7 +155,7 @@ impl Spool {
             return Ok(());
         }
         let (size, written) = (parts.size, parts.mtime);
-        self.db.write(|c| {
+        self.db.change(|c| {
             let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
             node.attrs.mtime = written.unwrap_or(node.attrs.mtime);
             node.frozen = node.live.take();
@@ -255,7 +255,7 @@ impl Spool {
             // Files of blocks that another copy made superfluous, and a layer that was not adopted.
             let used = cut.blocks.iter().map(|b| b.file).chain([cut.layer]);
             for file in used.collect::<HashSet<_>>() {
-                let needed = self.db.read(|c| {
+                let needed = self.db.peek(|c| {
                     Ok::<_, DbError>(c.is_file_cached(file)? || c.is_file_layer(file)?)
                 })?;
                 if !needed {

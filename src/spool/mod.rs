@@ -87,15 +87,21 @@ impl Spool {
 
     /// The content of a file node, loaded if need be. Whoever asks twice gets the same.
     pub fn content(&self, nid: Nid) -> Result<Arc<Content>, SpoolError> {
-        let mut contents = self.lock();
-        if let Some(content) = contents.get(&nid).and_then(Weak::upgrade) {
+        if let Some(content) = self.loaded(nid) {
             return Ok(content);
         }
-        // The row is read under the lock: an older one would show layers that are gone.
-        let node = self.db.peek(|c| c.node(nid))?.ok_or(SpoolError::Gone)?;
-        let content = Arc::new(self.load(&node)?);
-        contents.insert(nid, Arc::downgrade(&content));
-        Ok(content)
+        // The row is read under the lock: an older one would show layers that are gone. The
+        // database comes first, as everywhere where both are held.
+        self.db.peek(|c| {
+            let mut contents = self.lock();
+            if let Some(content) = contents.get(&nid).and_then(Weak::upgrade) {
+                return Ok(content);
+            }
+            let node = c.node(nid)?.ok_or(SpoolError::Gone)?;
+            let content = Arc::new(self.load(&node)?);
+            contents.insert(nid, Arc::downgrade(&content));
+            Ok(content)
+        })
     }
 
     /// The content, if somebody has it in use.

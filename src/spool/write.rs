@@ -60,7 +60,7 @@ impl Spool {
             // The file first: without it the row would claim that nothing lies below.
             let id = self.cache.files().allocate(&self.db)?;
             let layer = Layer::create(self.cache.files(), id, over.then_some(parts.size))?;
-            let noted = self.db.write(|c| {
+            let noted = self.db.change(|c| {
                 let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
                 if node.superseded {
                     return Err(SpoolError::Superseded);
@@ -87,7 +87,7 @@ impl Spool {
             return Ok(());
         }
         let (size, written) = (parts.size, parts.mtime);
-        self.db.write(|c| match c.node(content.nid)? {
+        self.db.change(|c| match c.node(content.nid)? {
             Some(node) => {
                 let mtime = written.unwrap_or(node.attrs.mtime);
                 c.set_size_and_times(node.nid, size, mtime, written.unwrap_or(node.ctime))

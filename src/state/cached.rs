@@ -3,6 +3,7 @@
 use drivefs_core::id::BlockHash;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
+use rusqlite::params;
 
 use super::Conn;
 use super::DbError;
@@ -23,14 +24,14 @@ pub struct CachedBlock {
 impl Conn<'_> {
     pub fn cached(&self, hash: &BlockHash) -> Result<Option<CachedBlock>, DbError> {
         let mut s = self
-            .0
+            .sql
             .prepare_cached("SELECT hash, file, offset, len, unsent FROM cached WHERE hash=?1")?;
         Ok(s.query_row([hash.0.as_slice()], row).optional()?)
     }
 
     /// The block that lies directly before `offset` in a data file.
     pub fn cached_before(&self, file: FileId, offset: u64) -> Result<Option<CachedBlock>, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT hash, file, offset, len, unsent FROM cached \
              WHERE file=?1 AND offset<?2 ORDER BY offset DESC LIMIT 1",
         )?;
@@ -39,74 +40,70 @@ impl Conn<'_> {
 
     /// Notes a block; one that is there already keeps its place. Returns whether it was new.
     pub fn add_cached(&self, b: &CachedBlock, used: u64) -> Result<bool, DbError> {
-        let mut s = self.0.prepare_cached(
+        let before = self.cached(&b.hash)?.is_some();
+        self.execute(
             "INSERT INTO cached VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
              ON CONFLICT (hash) DO UPDATE SET unsent=max(unsent, excluded.unsent), \
              used=excluded.used",
+            params![
+                b.hash.0.as_slice(),
+                b.file as i64,
+                b.offset as i64,
+                b.len,
+                used as i64,
+                b.unsent,
+            ],
         )?;
-        let before = self.cached(&b.hash)?.is_some();
-        s.execute((
-            b.hash.0.as_slice(),
-            b.file as i64,
-            b.offset as i64,
-            b.len,
-            used as i64,
-            b.unsent,
-        ))?;
         Ok(!before)
     }
 
     /// Drops a block's row if it still is this one and the server has the block. True if it did.
     pub fn forget_cached(&self, b: &CachedBlock) -> Result<bool, DbError> {
-        let n = self
-            .0
-            .prepare_cached(
-                "DELETE FROM cached WHERE hash=?1 AND file=?2 AND offset=?3 AND unsent=0",
-            )?
-            .execute((b.hash.0.as_slice(), b.file as i64, b.offset as i64))?;
+        let n = self.execute(
+            "DELETE FROM cached WHERE hash=?1 AND file=?2 AND offset=?3 AND unsent=0",
+            params![b.hash.0.as_slice(), b.file as i64, b.offset as i64],
+        )?;
         Ok(n > 0)
     }
 
     /// Keeps a block until it is sent; false when it is not there.
     pub fn mark_unsent(&self, hash: &BlockHash) -> Result<bool, DbError> {
-        let n = self
-            .0
-            .prepare_cached("UPDATE cached SET unsent=1 WHERE hash=?1")?
-            .execute([hash.0.as_slice()])?;
+        let n = self.execute(
+            "UPDATE cached SET unsent=1 WHERE hash=?1",
+            params![hash.0.as_slice()],
+        )?;
         Ok(n > 0)
     }
 
     /// When nothing is ahead of the server, no block waits for it: contents that were overwritten
     /// or deleted before they were sent leave such blocks.
     pub fn release_unsent(&self) -> Result<(), DbError> {
-        self.0
-            .prepare_cached(
-                "UPDATE cached SET unsent=0 WHERE unsent=1 \
-                 AND NOT EXISTS (SELECT 1 FROM base_node) \
-                 AND NOT EXISTS (SELECT 1 FROM node WHERE live IS NOT NULL) \
-                 AND NOT EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL)",
-            )?
-            .execute([])?;
+        self.execute(
+            "UPDATE cached SET unsent=0 WHERE unsent=1 \
+             AND NOT EXISTS (SELECT 1 FROM base_node) \
+             AND NOT EXISTS (SELECT 1 FROM node WHERE live IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL)",
+            params![],
+        )?;
         Ok(())
     }
 
     pub fn mark_sent(&self, hash: &BlockHash) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE cached SET unsent=0 WHERE hash=?1")?
-            .execute([hash.0.as_slice()])?;
+        self.execute("UPDATE cached SET unsent=0 WHERE hash=?1", params![hash.0.as_slice()])?;
         Ok(())
     }
 
     pub fn touch_cached(&self, hash: &BlockHash, used: u64) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE cached SET used=?2 WHERE hash=?1")?
-            .execute((hash.0.as_slice(), used as i64))?;
+        self.execute(
+            "UPDATE cached SET used=?2 WHERE hash=?1",
+            params![hash.0.as_slice(), used as i64],
+        )?;
         Ok(())
     }
 
     /// The least recently used blocks that may be evicted.
     pub fn oldest_cached(&self, limit: usize) -> Result<Vec<CachedBlock>, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT hash, file, offset, len, unsent FROM cached WHERE unsent=0 \
              ORDER BY used LIMIT ?1",
         )?;
@@ -115,27 +112,27 @@ impl Conn<'_> {
     }
 
     pub fn is_file_cached(&self, file: FileId) -> Result<bool, DbError> {
-        let mut s = self.0.prepare_cached("SELECT 1 FROM cached WHERE file=?1 LIMIT 1")?;
+        let mut s = self.sql.prepare_cached("SELECT 1 FROM cached WHERE file=?1 LIMIT 1")?;
         Ok(s.exists([file as i64])?)
     }
 
     /// Whether a data file is a layer of some node.
     pub fn is_file_layer(&self, file: FileId) -> Result<bool, DbError> {
         let mut s =
-            self.0.prepare_cached("SELECT 1 FROM node WHERE live=?1 OR frozen=?1 LIMIT 1")?;
+            self.sql.prepare_cached("SELECT 1 FROM node WHERE live=?1 OR frozen=?1 LIMIT 1")?;
         Ok(s.exists([file as i64])?)
     }
 
     /// Bytes of all cached blocks, and of those not sent yet.
     pub fn cached_bytes(&self) -> Result<(u64, u64), DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT coalesce(sum(len), 0), coalesce(sum(len * unsent), 0) FROM cached",
         )?;
         Ok(s.query_row([], |r| Ok((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64)))?)
     }
 
     pub fn max_used(&self) -> Result<u64, DbError> {
-        let mut s = self.0.prepare_cached("SELECT coalesce(max(used), 0) FROM cached")?;
+        let mut s = self.sql.prepare_cached("SELECT coalesce(max(used), 0) FROM cached")?;
         Ok(s.query_row([], |r| r.get::<_, i64>(0))? as u64)
     }
 }

@@ -3,23 +3,35 @@
 //! SQLite in WAL mode with `synchronous=NORMAL`: a commit is a few writes and no fsync, so it
 //! survives the death of this process; `Db::flush` makes all commits so far survive power loss.
 //! Checkpoints run on a thread and a connection of their own, so no writer waits for an fsync.
+//!
+//! Two kinds of writes: `change`, for what a program waits for, joins a batch that commits a moment
+//! later and is safe in the redo log until then; `write` is a transaction of its own.
 
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
+use rusqlite::ToSql;
 use rusqlite::config::DbConfig;
 
 use super::FileId;
+use super::redo::RedoLog;
+use super::redo::push_statement;
 
 /// Version of `schema.sql`, in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -30,6 +42,16 @@ const WRITER_CACHE: i64 = -16_384;
 const READER_CACHE: i64 = -4_096;
 /// A write-ahead log longer than this is worth a checkpoint (bytes).
 const WAL_BYTES: u64 = 8 * 1024 * 1024;
+/// A batch of changes commits after this time, or when its redo log has grown to this (bytes).
+const BATCH_TIME: Duration = Duration::from_millis(50);
+const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+/// How soon a batch that could not commit is tried again.
+const RETRY_TIME: Duration = Duration::from_secs(1);
+/// Key in `meta`: the generation of the redo log that is not in the database yet.
+const GENERATION_KEY: &str = "redo_generation";
+/// A database up to this size is checked as a whole when it is opened (bytes); a larger one by
+/// `Db::check`, which may take seconds.
+const CHECK_AT_OPEN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,43 +79,169 @@ impl From<rusqlite::Error> for DbError {
     }
 }
 
+impl From<std::io::Error> for DbError {
+    fn from(e: std::io::Error) -> Self {
+        match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Other(format!("redo log: {e}")),
+        }
+    }
+}
+
 /// A connection inside a transaction; its methods are the statements.
-pub struct Conn<'a>(pub(super) &'a Connection);
+pub struct Conn<'a> {
+    pub(super) sql: &'a Connection,
+    /// Takes down what a change that joins a batch does.
+    redo: Option<&'a RefCell<Vec<u8>>>,
+}
+
+impl Conn<'_> {
+    /// Runs a statement that changes rows. Returns how many.
+    pub(super) fn execute(&self, sql: &str, params: &[&dyn ToSql]) -> Result<usize, DbError> {
+        let rows = self.sql.prepare_cached(sql)?.execute(params)?;
+        if let Some(redo) = self.redo {
+            push_statement(&mut redo.borrow_mut(), sql, params)?;
+        }
+        Ok(rows)
+    }
+}
 
 /// The open database.
 pub struct Db {
+    core: Arc<Core>,
     path: PathBuf,
-    writer: Mutex<Connection>,
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     wal: File,
     checkpointer: Mutex<Option<Connection>>,
-    /// Write transactions since the last checkpoint.
+    /// Tells the thread that settles batches that one began.
+    began: mpsc::Sender<()>,
+}
+
+/// What the settling thread shares.
+struct Core {
+    writer: Mutex<Writer>,
+    /// The batch holds changes that readers do not see: reads go to the writer.
+    ahead: AtomicBool,
+    /// Transactions since the last checkpoint.
     unsettled: AtomicU64,
+}
+
+/// The connection that writes, and the changes that it has not committed.
+struct Writer {
+    conn: Connection,
+    log: RedoLog,
+    generation: u64,
+    /// A transaction is open that holds all records of the log.
+    open: bool,
+    /// The log could not be started over.
+    stale_log: bool,
+}
+
+impl Writer {
+    /// Begins the batch, unless it has begun.
+    fn begin(&mut self) -> Result<(), DbError> {
+        if self.open {
+            return Ok(());
+        }
+        if self.stale_log {
+            self.log.restart(self.generation)?;
+            self.stale_log = false;
+        }
+        if self.log.bytes() > 0 {
+            return self.rebuild();
+        }
+        run(&self.conn, "BEGIN IMMEDIATE")?;
+        self.open = true;
+        Ok(())
+    }
+
+    /// Goes back to the last commit and runs the log again: a change that failed half-way, or a
+    /// commit that failed, leaves exactly the changes that were acknowledged.
+    fn rebuild(&mut self) -> Result<(), DbError> {
+        if !self.conn.is_autocommit() {
+            run(&self.conn, "ROLLBACK")?;
+        }
+        self.open = false;
+        run(&self.conn, "BEGIN IMMEDIATE")?;
+        if let Err(e) = self.log.replay(&self.conn) {
+            let _ = run(&self.conn, "ROLLBACK");
+            return Err(e);
+        }
+        self.open = true;
+        Ok(())
+    }
+
+    /// Makes sure that this connection shows every acknowledged change.
+    fn catch_up(&mut self) -> Result<(), DbError> {
+        if !self.open && !self.stale_log && self.log.bytes() > 0 { self.rebuild() } else { Ok(()) }
+    }
+
+    /// Commits the batch.
+    fn settle(&mut self) -> Result<(), DbError> {
+        self.catch_up()?;
+        if !self.open {
+            return Ok(());
+        }
+        let next = self.generation + 1;
+        let conn = Conn { sql: &self.conn, redo: None };
+        let committed = conn
+            .set_meta(GENERATION_KEY, &next.to_le_bytes())
+            .and_then(|()| run(&self.conn, "COMMIT"));
+        if let Err(e) = committed {
+            self.rebuild()?;
+            return Err(e);
+        }
+        self.open = false;
+        self.generation = next;
+        self.stale_log = true;
+        self.log.restart(next)?;
+        self.stale_log = false;
+        Ok(())
+    }
+}
+
+impl Core {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits the batch, so that readers and a new process find everything in the database.
+    fn settle(&self, writer: &mut Writer) -> Result<(), DbError> {
+        writer.settle()?;
+        if self.ahead.swap(false, Ordering::AcqRel) {
+            self.unsettled.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 impl Db {
     /// Opens the database at `path`, or creates it. Reports damage instead of working on it.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        let writer = Connection::open(path)?;
-        configure(&writer, WRITER_CACHE)?;
-        let version: i64 = writer.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        let conn = Connection::open(path)?;
+        configure(&conn, WRITER_CACHE)?;
+        let version: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
         match version {
             0 => {
                 let sql = include_str!("schema.sql");
-                writer.execute_batch(&format!(
+                conn.execute_batch(&format!(
                     "BEGIN IMMEDIATE; {sql} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
                 ))?;
             }
-            SCHEMA_VERSION => {
-                let verdict: String =
-                    writer.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-                if verdict != "ok" {
-                    return Err(DbError::Damaged(verdict));
-                }
-            }
+            SCHEMA_VERSION if size <= CHECK_AT_OPEN_BYTES => check(&conn)?,
+            SCHEMA_VERSION => {}
             newer => return Err(DbError::Newer(newer)),
         }
+        let generation = Conn { sql: &conn, redo: None }
+            .meta(GENERATION_KEY)?
+            .and_then(|v| v.try_into().ok())
+            .map_or(0, u64::from_le_bytes);
+        let log = RedoLog::open(&path.with_extension("redo"), generation)?;
+        let mut writer = Writer { conn, log, generation, open: false, stale_log: false };
+        // What an earlier process acknowledged and did not commit.
+        writer.settle()?;
         let readers = (0..READERS)
             .map(|_| {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -106,38 +254,92 @@ impl Db {
         wal_path.push("-wal");
         let wal = File::open(&wal_path)
             .map_err(|e| DbError::Other(format!("{}: {e}", wal_path.display())))?;
-        Ok(Self {
-            path: path.to_owned(),
+        let core = Arc::new(Core {
             writer: Mutex::new(writer),
+            ahead: AtomicBool::new(false),
+            unsettled: AtomicU64::new(0),
+        });
+        let (began, batches) = mpsc::channel();
+        let settling = core.clone();
+        thread::Builder::new().name("settle".into()).spawn(move || settle(&settling, &batches))?;
+        Ok(Self {
+            core,
+            path: path.to_owned(),
             readers,
             next_reader: AtomicUsize::new(0),
             wal,
             checkpointer: Mutex::new(None),
-            unsettled: AtomicU64::new(0),
+            began,
         })
     }
 
-    /// Runs `f` in a write transaction, which is undone when `f` fails.
+    /// Runs `f` as one small change that a program waits for. When this returns, the death of the
+    /// process cannot undo it; when `f` fails, nothing of it happened.
+    pub fn change<T, E: From<DbError>>(
+        &self,
+        f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let _alone = Alone::enter();
+        let mut writer = self.core.writer();
+        writer.begin()?;
+        let redo = RefCell::new(Vec::new());
+        let result = f(&Conn { sql: &writer.conn, redo: Some(&redo) });
+        let body = redo.into_inner();
+        match result {
+            Ok(value) => {
+                if body.is_empty() {
+                    return Ok(value);
+                }
+                if let Err(e) = writer.log.append(&body) {
+                    writer.rebuild()?;
+                    return Err(DbError::from(e).into());
+                }
+                if !self.core.ahead.swap(true, Ordering::AcqRel) {
+                    // The thread is there as long as this is.
+                    let _ = self.began.send(());
+                }
+                if writer.log.bytes() > BATCH_BYTES {
+                    // The change itself is safe: if this fails it is tried again.
+                    if let Err(error) = self.core.settle(&mut writer) {
+                        tracing::warn!(%error, "a batch could not be committed");
+                    }
+                }
+                Ok(value)
+            }
+            Err(e) => {
+                if !body.is_empty() || writer.conn.is_autocommit() {
+                    writer.rebuild()?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Runs `f` in a transaction of its own, which is undone when `f` fails.
     pub fn write<T, E: From<DbError>>(
         &self,
         f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let writer = lock(&self.writer);
-        run(&writer, "BEGIN IMMEDIATE")?;
-        match f(&Conn(&writer)) {
-            Ok(value) => match run(&writer, "COMMIT") {
+        let _alone = Alone::enter();
+        let mut writer = self.core.writer();
+        self.core.settle(&mut writer)?;
+        run(&writer.conn, "BEGIN IMMEDIATE")?;
+        match f(&Conn { sql: &writer.conn, redo: None }) {
+            Ok(value) => match run(&writer.conn, "COMMIT") {
                 Ok(()) => {
-                    self.unsettled.fetch_add(1, Ordering::Relaxed);
+                    self.core.unsettled.fetch_add(1, Ordering::Relaxed);
                     Ok(value)
                 }
                 Err(e) => {
                     // A failed COMMIT may leave the transaction open; nothing of it may stay.
-                    let _ = run(&writer, "ROLLBACK");
+                    let _ = run(&writer.conn, "ROLLBACK");
                     Err(e.into())
                 }
             },
             Err(e) => {
-                run(&writer, "ROLLBACK")?;
+                if !writer.conn.is_autocommit() {
+                    run(&writer.conn, "ROLLBACK")?;
+                }
                 Err(e)
             }
         }
@@ -148,9 +350,13 @@ impl Db {
         &self,
         f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        let _alone = Alone::enter();
+        if self.core.ahead.load(Ordering::Acquire) {
+            self.core.settle(&mut self.core.writer())?;
+        }
         let reader = self.reader();
         run(&reader, "BEGIN")?;
-        let result = f(&Conn(&reader));
+        let result = f(&Conn { sql: &reader, redo: None });
         run(&reader, "COMMIT")?;
         result
     }
@@ -160,22 +366,35 @@ impl Db {
         &self,
         f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        f(&Conn(&self.reader()))
+        let _alone = Alone::enter();
+        if self.core.ahead.load(Ordering::Acquire) {
+            let mut writer = self.core.writer();
+            writer.catch_up()?;
+            return f(&Conn { sql: &writer.conn, redo: None });
+        }
+        f(&Conn { sql: &self.reader(), redo: None })
     }
 
-    /// Makes all transactions so far durable against power loss.
-    pub fn flush(&self) -> std::io::Result<()> {
-        self.wal.sync_data()
+    /// Makes all changes so far durable against power loss.
+    pub fn flush(&self) -> Result<(), DbError> {
+        self.core.settle(&mut self.core.writer())?;
+        Ok(self.wal.sync_data()?)
+    }
+
+    /// Reads the whole database and reports damage. May take seconds.
+    pub fn check(&self) -> Result<(), DbError> {
+        let conn = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        check(&conn)
     }
 
     /// Moves the write-ahead log into the database file if it has grown, without stopping readers
     /// or writers.
     pub fn checkpoint(&self) -> Result<(), DbError> {
         let long = self.wal.metadata().map_or(0, |m| m.len()) > WAL_BYTES;
-        if !long || self.unsettled.swap(0, Ordering::Relaxed) == 0 {
+        if !long || self.core.unsettled.swap(0, Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let mut slot = lock_slot(&self.checkpointer);
+        let mut slot = lock(&self.checkpointer);
         let conn = match slot.take() {
             Some(conn) => conn,
             None => {
@@ -206,6 +425,52 @@ impl Db {
     }
 }
 
+impl Drop for Db {
+    fn drop(&mut self) {
+        if let Err(error) = self.core.settle(&mut self.core.writer()) {
+            tracing::warn!(%error, "the last changes stay in the redo log");
+        }
+    }
+}
+
+/// Commits each batch a moment after it began. Ends with the database.
+fn settle(core: &Core, batches: &mpsc::Receiver<()>) {
+    while batches.recv().is_ok() {
+        let mut wait = BATCH_TIME;
+        loop {
+            // Not for something to happen: the longer a batch, the cheaper each of its changes.
+            thread::sleep(wait);
+            match core.settle(&mut core.writer()) {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "a batch could not be committed, trying again");
+                    wait = RETRY_TIME;
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Held while a thread is inside a transaction: one inside another would wait for itself.
+struct Alone;
+
+impl Alone {
+    fn enter() -> Self {
+        assert!(!INSIDE.replace(true), "no transaction inside another");
+        Self
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
+}
+
 /// What is left of a damaged database, for reading.
 pub struct Damaged(Connection);
 
@@ -230,19 +495,20 @@ impl Damaged {
     }
 }
 
-fn lock_slot<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A panic while a connection was held leaves it usable: its transaction is rolled back by the
 /// next `BEGIN` failing loudly, never silently.
-fn lock(m: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(conn: &Connection, sql: &str) -> Result<(), DbError> {
     conn.prepare_cached(sql)?.execute([])?;
     Ok(())
+}
+
+fn check(conn: &Connection) -> Result<(), DbError> {
+    let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(DbError::Damaged(verdict)) }
 }
 
 fn configure(conn: &Connection, cache: i64) -> Result<(), DbError> {

@@ -8,6 +8,7 @@ use drivefs_core::node::TimeNs;
 use drivefs_core::node::Xattrs;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
+use rusqlite::params;
 
 use super::Conn;
 use super::DbError;
@@ -63,12 +64,12 @@ const DIRENT: &str = "SELECT parent, name, ns, child, folder, since FROM base_di
 
 impl Conn<'_> {
     pub fn base_node(&self, id: &NodeId) -> Result<Option<BaseNode>, DbError> {
-        let mut s = self.0.prepare_cached(&[NODE, " WHERE id=?1"].concat())?;
+        let mut s = self.sql.prepare_cached(&[NODE, " WHERE id=?1"].concat())?;
         Ok(s.query_row([id.as_bytes().as_slice()], node_row).optional()?)
     }
 
     pub fn is_dirty(&self, id: &NodeId) -> Result<bool, DbError> {
-        let mut s = self.0.prepare_cached("SELECT 1 FROM base_node WHERE id=?1")?;
+        let mut s = self.sql.prepare_cached("SELECT 1 FROM base_node WHERE id=?1")?;
         Ok(s.exists([id.as_bytes().as_slice()])?)
     }
 
@@ -79,7 +80,7 @@ impl Conn<'_> {
         after: u64,
         limit: usize,
     ) -> Result<Vec<BaseNode>, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             &[NODE, " WHERE ns=?1 AND since>?2 ORDER BY since LIMIT ?3"].concat(),
         )?;
         let rows = s.query_map((ns.0 as i64, after as i64, limit as i64), node_row)?;
@@ -92,7 +93,7 @@ impl Conn<'_> {
         after: u64,
         limit: usize,
     ) -> Result<Vec<BaseDirent>, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             &[DIRENT, " WHERE ns=?1 AND since>?2 ORDER BY since LIMIT ?3"].concat(),
         )?;
         let rows = s.query_map((ns.0 as i64, after as i64, limit as i64), dirent_row)?;
@@ -100,103 +101,106 @@ impl Conn<'_> {
     }
 
     pub fn put_base_node(&self, b: &BaseNode) -> Result<(), DbError> {
-        let mut s = self.0.prepare_cached(
+        let attrs = b.agreed.as_ref().map(|a| a.0);
+        self.execute(
             "INSERT OR REPLACE INTO base_node VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,\
              ?14,?15)",
+            params![
+                b.id.as_bytes().as_slice(),
+                b.ns.0 as i64,
+                b.agreed.is_some(),
+                attrs.map(|a| a.mode),
+                attrs.and_then(|a| a.uid),
+                attrs.and_then(|a| a.gid),
+                attrs.map(|a| a.mtime),
+                attrs.map(|a| a.btime),
+                b.agreed.as_ref().and_then(|a| xattrs_to(&a.1)),
+                b.content,
+                b.version as i64,
+                b.inflight,
+                b.since as i64,
+                b.at,
+                b.error,
+            ],
         )?;
-        let attrs = b.agreed.as_ref().map(|a| a.0);
-        s.execute(rusqlite::params![
-            b.id.as_bytes().as_slice(),
-            b.ns.0 as i64,
-            b.agreed.is_some(),
-            attrs.map(|a| a.mode),
-            attrs.and_then(|a| a.uid),
-            attrs.and_then(|a| a.gid),
-            attrs.map(|a| a.mtime),
-            attrs.map(|a| a.btime),
-            b.agreed.as_ref().and_then(|a| xattrs_to(&a.1)),
-            b.content,
-            b.version as i64,
-            b.inflight,
-            b.since as i64,
-            b.at,
-            b.error,
-        ])?;
         Ok(())
     }
 
     pub fn delete_base_node(&self, id: &NodeId) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("DELETE FROM base_node WHERE id=?1")?
-            .execute([id.as_bytes().as_slice()])?;
+        self.execute("DELETE FROM base_node WHERE id=?1", params![id.as_bytes().as_slice()])?;
         Ok(())
     }
 
     pub fn set_inflight(&self, id: &NodeId, content: Option<&[u8]>) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE base_node SET inflight=?2 WHERE id=?1")?
-            .execute((id.as_bytes().as_slice(), content))?;
+        self.execute(
+            "UPDATE base_node SET inflight=?2 WHERE id=?1",
+            params![id.as_bytes().as_slice(), content],
+        )?;
         Ok(())
     }
 
     pub fn set_sync_error(&self, id: &NodeId, error: Option<&str>) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE base_node SET error=?2 WHERE id=?1")?
-            .execute((id.as_bytes().as_slice(), error))?;
+        self.execute(
+            "UPDATE base_node SET error=?2 WHERE id=?1",
+            params![id.as_bytes().as_slice(), error],
+        )?;
         Ok(())
     }
 
     /// Forgets why the server refused changes: they are about to be tried again.
     pub fn clear_sync_errors(&self) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE base_node SET error=NULL WHERE error IS NOT NULL")?
-            .execute([])?;
+        self.execute("UPDATE base_node SET error=NULL WHERE error IS NOT NULL", params![])?;
         Ok(())
     }
 
     pub fn base_dirent(&self, parent: &NodeId, name: &[u8]) -> Result<Option<BaseDirent>, DbError> {
-        let mut s = self.0.prepare_cached(&[DIRENT, " WHERE parent=?1 AND name=?2"].concat())?;
+        let mut s = self.sql.prepare_cached(&[DIRENT, " WHERE parent=?1 AND name=?2"].concat())?;
         Ok(s.query_row((parent.as_bytes().as_slice(), name), dirent_row).optional()?)
     }
 
     pub fn put_base_dirent(&self, b: &BaseDirent) -> Result<(), DbError> {
         let sql = "INSERT OR REPLACE INTO base_dirent VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.0.prepare_cached(sql)?.execute((
-            b.parent.as_bytes().as_slice(),
-            &b.name,
-            b.ns.0 as i64,
-            b.child.as_ref().map(|c| c.id.as_bytes().as_slice()),
-            b.child.is_some_and(|c| c.folder),
-            b.since as i64,
-        ))?;
+        self.execute(
+            sql,
+            params![
+                b.parent.as_bytes().as_slice(),
+                &b.name,
+                b.ns.0 as i64,
+                b.child.as_ref().map(|c| c.id.as_bytes().as_slice()),
+                b.child.is_some_and(|c| c.folder),
+                b.since as i64,
+            ],
+        )?;
         Ok(())
     }
 
     pub fn delete_base_dirent(&self, parent: &NodeId, name: &[u8]) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("DELETE FROM base_dirent WHERE parent=?1 AND name=?2")?
-            .execute((parent.as_bytes().as_slice(), name))?;
+        self.execute(
+            "DELETE FROM base_dirent WHERE parent=?1 AND name=?2",
+            params![parent.as_bytes().as_slice(), name],
+        )?;
         Ok(())
     }
 
     /// Places where the server has `child` and the local tree differs.
     pub fn base_places(&self, child: &NodeId) -> Result<Vec<BaseDirent>, DbError> {
-        let mut s = self.0.prepare_cached(&[DIRENT, " WHERE child=?1"].concat())?;
+        let mut s = self.sql.prepare_cached(&[DIRENT, " WHERE child=?1"].concat())?;
         let rows = s.query_map([child.as_bytes().as_slice()], dirent_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Makes intents about entries of directory `old` be about `new`.
     pub fn rename_base_parent(&self, old: &NodeId, new: &NodeId) -> Result<(), DbError> {
-        self.0
-            .prepare_cached("UPDATE OR REPLACE base_dirent SET parent=?2 WHERE parent=?1")?
-            .execute((old.as_bytes().as_slice(), new.as_bytes().as_slice()))?;
+        self.execute(
+            "UPDATE OR REPLACE base_dirent SET parent=?2 WHERE parent=?1",
+            params![old.as_bytes().as_slice(), new.as_bytes().as_slice()],
+        )?;
         Ok(())
     }
 
     /// Number of intents: nodes, entries.
     pub fn count_intents(&self) -> Result<(u64, u64), DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT (SELECT count(*) FROM base_node), (SELECT count(*) FROM base_dirent)",
         )?;
         Ok(s.query_row([], |r| Ok((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64)))?)
@@ -204,7 +208,7 @@ impl Conn<'_> {
 
     /// The newest order number among intents.
     pub fn max_since(&self) -> Result<u64, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT max((SELECT coalesce(max(since), 0) FROM base_node), \
              (SELECT coalesce(max(since), 0) FROM base_dirent))",
         )?;
@@ -213,7 +217,7 @@ impl Conn<'_> {
 
     /// The oldest order number among intents; none when nothing is ahead.
     pub fn min_since(&self) -> Result<Option<u64>, DbError> {
-        let mut s = self.0.prepare_cached(
+        let mut s = self.sql.prepare_cached(
             "SELECT min(since) FROM (SELECT since FROM base_node UNION ALL \
              SELECT since FROM base_dirent)",
         )?;

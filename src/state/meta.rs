@@ -5,6 +5,7 @@ use drivefs_core::id::Seq;
 use drivefs_core::wire::Role;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
+use rusqlite::params;
 
 use super::Conn;
 use super::DbError;
@@ -21,42 +22,42 @@ pub struct NamespaceRow {
 
 impl Conn<'_> {
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, DbError> {
-        let mut s = self.0.prepare_cached("SELECT value FROM meta WHERE key=?1")?;
+        let mut s = self.sql.prepare_cached("SELECT value FROM meta WHERE key=?1")?;
         Ok(s.query_row([key], |r| r.get(0)).optional()?)
     }
 
     pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), DbError> {
-        let mut s = self.0.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
-        s.execute((key, value))?;
+        self.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key, value])?;
         Ok(())
     }
 
     pub fn namespaces(&self) -> Result<Vec<NamespaceRow>, DbError> {
-        let mut s = self.0.prepare_cached("SELECT ns, root, cursor, role FROM namespace")?;
+        let mut s = self.sql.prepare_cached("SELECT ns, root, cursor, role FROM namespace")?;
         let rows = s.query_map([], namespace_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub fn namespace(&self, ns: NamespaceId) -> Result<Option<NamespaceRow>, DbError> {
         let mut s =
-            self.0.prepare_cached("SELECT ns, root, cursor, role FROM namespace WHERE ns=?1")?;
+            self.sql.prepare_cached("SELECT ns, root, cursor, role FROM namespace WHERE ns=?1")?;
         Ok(s.query_row([ns.0 as i64], namespace_row).optional()?)
     }
 
     pub fn put_namespace(&self, row: &NamespaceRow) -> Result<(), DbError> {
-        let mut s =
-            self.0.prepare_cached("INSERT OR REPLACE INTO namespace VALUES (?1, ?2, ?3, ?4)")?;
         let role = match row.role {
             Role::Viewer => 0,
             Role::Editor => 1,
             Role::Owner => 2,
         };
-        s.execute((row.ns.0 as i64, row.root as i64, row.cursor as i64, role))?;
+        self.execute(
+            "INSERT OR REPLACE INTO namespace VALUES (?1, ?2, ?3, ?4)",
+            params![row.ns.0 as i64, row.root as i64, row.cursor as i64, role],
+        )?;
         Ok(())
     }
 
     pub fn delete_namespace(&self, ns: NamespaceId) -> Result<(), DbError> {
-        self.0.prepare_cached("DELETE FROM namespace WHERE ns=?1")?.execute([ns.0 as i64])?;
+        self.execute("DELETE FROM namespace WHERE ns=?1", params![ns.0 as i64])?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod dirents;
 mod intents;
 mod meta;
 mod nodes;
+mod redo;
 
 pub use cached::CachedBlock;
 pub use db::Conn;

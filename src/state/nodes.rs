@@ -9,6 +9,7 @@ use drivefs_core::node::TimeNs;
 use drivefs_core::node::Xattrs;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
+use rusqlite::params;
 use rusqlite::types::Type;
 
 use super::Conn;
@@ -51,25 +52,37 @@ pub struct NodeEntry {
     pub node: Node,
 }
 
-const COLUMNS: &str = "n.nid, n.id, n.ns, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, \
-     n.ctime, n.btime, n.links, n.target, n.mount, n.xattrs, n.content, n.version, n.live, \
-     n.live_over, n.frozen, n.frozen_over, n.superseded, n.source_ns, n.source_id";
+macro_rules! columns {
+    () => {
+        "n.nid, n.id, n.ns, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, \
+         n.ctime, n.btime, n.links, n.target, n.mount, n.xattrs, n.content, n.version, n.live, \
+         n.live_over, n.frozen, n.frozen_over, n.superseded, n.source_ns, n.source_id"
+    };
+}
+
+/// Placeholders for a whole row.
+macro_rules! row_values {
+    () => {
+        "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
+         ?20,?21,?22,?23,?24,?25,?26)"
+    };
+}
 
 impl Conn<'_> {
     pub fn node(&self, nid: Nid) -> Result<Option<Node>, DbError> {
-        let sql = const_format(&["SELECT ", COLUMNS, " FROM node n WHERE n.nid=?1"]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        let sql = concat!("SELECT ", columns!(), " FROM node n WHERE n.nid=?1");
+        let mut s = self.sql.prepare_cached(sql)?;
         Ok(s.query_row([nid as i64], |r| node_from(r, 0)).optional()?)
     }
 
     pub fn node_by_id(&self, id: &NodeId) -> Result<Option<Node>, DbError> {
-        let sql = const_format(&["SELECT ", COLUMNS, " FROM node n WHERE n.id=?1"]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        let sql = concat!("SELECT ", columns!(), " FROM node n WHERE n.id=?1");
+        let mut s = self.sql.prepare_cached(sql)?;
         Ok(s.query_row([id.as_bytes().as_slice()], |r| node_from(r, 0)).optional()?)
     }
 
     pub fn nid_of(&self, id: &NodeId) -> Result<Option<Nid>, DbError> {
-        let mut s = self.0.prepare_cached("SELECT nid FROM node WHERE id=?1")?;
+        let mut s = self.sql.prepare_cached("SELECT nid FROM node WHERE id=?1")?;
         Ok(s.query_row([id.as_bytes().as_slice()], |r| r.get::<_, i64>(0))
             .optional()?
             .map(|v| v as u64))
@@ -77,12 +90,12 @@ impl Conn<'_> {
 
     /// The node that a directory's entry names.
     pub fn child(&self, parent: Nid, name: &[u8]) -> Result<Option<Node>, DbError> {
-        let sql = const_format(&[
+        let sql = concat!(
             "SELECT ",
-            COLUMNS,
+            columns!(),
             " FROM dirent d JOIN node n ON n.nid=d.child WHERE d.parent=?1 AND d.name=?2",
-        ]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        );
+        let mut s = self.sql.prepare_cached(sql)?;
         Ok(s.query_row((parent as i64, name), |r| node_from(r, 0)).optional()?)
     }
 
@@ -93,13 +106,13 @@ impl Conn<'_> {
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<NodeEntry>, DbError> {
-        let sql = const_format(&[
+        let sql = concat!(
             "SELECT d.name, ",
-            COLUMNS,
+            columns!(),
             " FROM dirent d JOIN node n ON n.nid=d.child WHERE d.parent=?1 AND d.name>?2 \
              ORDER BY d.name LIMIT ?3",
-        ]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        );
+        let mut s = self.sql.prepare_cached(sql)?;
         let rows = s.query_map((parent as i64, after, limit as i64), |r| {
             Ok(NodeEntry { name: r.get(0)?, node: node_from(r, 1)? })
         })?;
@@ -107,54 +120,51 @@ impl Conn<'_> {
     }
 
     pub fn insert_node(&self, n: &Node) -> Result<(), DbError> {
-        self.put_node("INSERT INTO", n)
+        self.put_node(concat!("INSERT INTO node VALUES ", row_values!()), n)
     }
 
     /// Replaces the whole row of `n.nid`.
     pub fn update_node(&self, n: &Node) -> Result<(), DbError> {
-        self.put_node("REPLACE INTO", n)
+        self.put_node(concat!("REPLACE INTO node VALUES ", row_values!()), n)
     }
 
-    fn put_node(&self, verb: &str, n: &Node) -> Result<(), DbError> {
-        let sql = const_format(&[
-            verb,
-            " node VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
-             ?20,?21,?22,?23,?24,?25,?26)",
-        ]);
-        let mut s = self.0.prepare_cached(&sql)?;
-        s.execute(rusqlite::params![
-            n.nid as i64,
-            n.id.as_bytes().as_slice(),
-            n.ns.0 as i64,
-            n.kind as u8,
-            n.attrs.mode,
-            n.attrs.uid,
-            n.attrs.gid,
-            n.rdev,
-            n.size as i64,
-            n.attrs.mtime,
-            n.ctime,
-            n.attrs.btime,
-            n.links,
-            n.target,
-            n.mount.map(|m| m.0 as i64),
-            xattrs_to(&n.xattrs),
-            n.content,
-            n.version as i64,
-            n.live.map(|l| l.0 as i64),
-            n.live.is_some_and(|l| l.1),
-            n.frozen.map(|l| l.0 as i64),
-            n.frozen.is_some_and(|l| l.1),
-            n.superseded,
-            n.source.map(|s| s.0.0 as i64),
-            n.source.as_ref().map(|s| s.1.as_bytes().as_slice()),
-            (n.links == 0).then_some(1),
-        ])?;
+    fn put_node(&self, sql: &str, n: &Node) -> Result<(), DbError> {
+        self.execute(
+            sql,
+            params![
+                n.nid as i64,
+                n.id.as_bytes().as_slice(),
+                n.ns.0 as i64,
+                n.kind as u8,
+                n.attrs.mode,
+                n.attrs.uid,
+                n.attrs.gid,
+                n.rdev,
+                n.size as i64,
+                n.attrs.mtime,
+                n.ctime,
+                n.attrs.btime,
+                n.links,
+                n.target,
+                n.mount.map(|m| m.0 as i64),
+                xattrs_to(&n.xattrs),
+                n.content,
+                n.version as i64,
+                n.live.map(|l| l.0 as i64),
+                n.live.is_some_and(|l| l.1),
+                n.frozen.map(|l| l.0 as i64),
+                n.frozen.is_some_and(|l| l.1),
+                n.superseded,
+                n.source.map(|s| s.0.0 as i64),
+                n.source.as_ref().map(|s| s.1.as_bytes().as_slice()),
+                (n.links == 0).then_some(1),
+            ],
+        )?;
         Ok(())
     }
 
     pub fn delete_node(&self, nid: Nid) -> Result<(), DbError> {
-        self.0.prepare_cached("DELETE FROM node WHERE nid=?1")?.execute([nid as i64])?;
+        self.execute("DELETE FROM node WHERE nid=?1", params![nid as i64])?;
         Ok(())
     }
 
@@ -165,37 +175,40 @@ impl Conn<'_> {
         mtime: TimeNs,
         ctime: TimeNs,
     ) -> Result<(), DbError> {
-        let mut s =
-            self.0.prepare_cached("UPDATE node SET size=?2, mtime=?3, ctime=?4 WHERE nid=?1")?;
-        s.execute((nid as i64, size as i64, mtime, ctime))?;
+        self.execute(
+            "UPDATE node SET size=?2, mtime=?3, ctime=?4 WHERE nid=?1",
+            params![nid as i64, size as i64, mtime, ctime],
+        )?;
         Ok(())
     }
 
     pub fn set_mtime(&self, nid: Nid, mtime: TimeNs, ctime: TimeNs) -> Result<(), DbError> {
-        let mut s = self.0.prepare_cached("UPDATE node SET mtime=?2, ctime=?3 WHERE nid=?1")?;
-        s.execute((nid as i64, mtime, ctime))?;
+        self.execute(
+            "UPDATE node SET mtime=?2, ctime=?3 WHERE nid=?1",
+            params![nid as i64, mtime, ctime],
+        )?;
         Ok(())
     }
 
     /// Adds to the link count; `ctime` notes when.
     pub fn add_links(&self, nid: Nid, by: i32, ctime: TimeNs) -> Result<(), DbError> {
-        let mut s = self.0.prepare_cached(
+        self.execute(
             "UPDATE node SET links=links+?2, ctime=?3, \
-                 nameless=CASE WHEN links+?2>0 THEN NULL ELSE 1 END WHERE nid=?1",
+             nameless=CASE WHEN links+?2>0 THEN NULL ELSE 1 END WHERE nid=?1",
+            params![nid as i64, by, ctime],
         )?;
-        s.execute((nid as i64, by, ctime))?;
         Ok(())
     }
 
     /// Nodes that layers make special after a crash, and those deleted while open.
     pub fn nodes_to_recover(&self) -> Result<Vec<Node>, DbError> {
-        let sql = const_format(&[
+        let sql = concat!(
             "SELECT ",
-            COLUMNS,
+            columns!(),
             " FROM node n WHERE n.live IS NOT NULL OR n.frozen IS NOT NULL \
              OR n.nameless IS NOT NULL",
-        ]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        );
+        let mut s = self.sql.prepare_cached(sql)?;
         let rows = s.query_map([], |r| node_from(r, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -203,43 +216,39 @@ impl Conn<'_> {
     /// The mount node that leads to a namespace.
     pub fn mount_of(&self, ns: NamespaceId) -> Result<Option<Nid>, DbError> {
         let mut s =
-            self.0.prepare_cached("SELECT nid FROM node WHERE mount=?1 AND links>0 LIMIT 1")?;
+            self.sql.prepare_cached("SELECT nid FROM node WHERE mount=?1 AND links>0 LIMIT 1")?;
         Ok(s.query_row([ns.0 as i64], |r| r.get::<_, i64>(0)).optional()?.map(|v| v as u64))
     }
 
     /// Nodes of a namespace that live on under another id elsewhere, where the server does not have
     /// them yet.
     pub fn sources_in(&self, ns: NamespaceId) -> Result<Vec<NodeId>, DbError> {
-        let mut s = self.0.prepare_cached("SELECT source_id FROM node WHERE source_ns=?1")?;
+        let mut s = self.sql.prepare_cached("SELECT source_id FROM node WHERE source_ns=?1")?;
         let rows = s.query_map([ns.0 as i64], |r| id_from(&r.get::<_, Vec<u8>>(0)?, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Nodes that have extended attributes.
     pub fn nodes_with_xattrs(&self) -> Result<Vec<Node>, DbError> {
-        let sql = const_format(&[
+        let sql = concat!(
             "SELECT ",
-            COLUMNS,
+            columns!(),
             " FROM node n WHERE n.xattrs IS NOT NULL AND n.links>0",
-        ]);
-        let mut s = self.0.prepare_cached(&sql)?;
+        );
+        let mut s = self.sql.prepare_cached(sql)?;
         let rows = s.query_map([], |r| node_from(r, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub fn max_nid(&self) -> Result<Nid, DbError> {
-        let mut s = self.0.prepare_cached("SELECT coalesce(max(nid), 0) FROM node")?;
+        let mut s = self.sql.prepare_cached("SELECT coalesce(max(nid), 0) FROM node")?;
         Ok(s.query_row([], |r| r.get::<_, i64>(0))? as u64)
     }
 
     pub fn count_nodes(&self) -> Result<u64, DbError> {
-        let mut s = self.0.prepare_cached("SELECT count(*) FROM node")?;
+        let mut s = self.sql.prepare_cached("SELECT count(*) FROM node")?;
         Ok(s.query_row([], |r| r.get::<_, i64>(0))? as u64)
     }
-}
-
-fn const_format(parts: &[&str]) -> String {
-    parts.concat()
 }
 
 /// The stored form of extended attributes: none when there are none.

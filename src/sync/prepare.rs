@@ -206,23 +206,25 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
             }
         }
     }
-    let mut items = Vec::new();
-    for (id, nid) in files {
+    for (_, nid) in files {
         if spool.loaded(*nid).is_none() {
             spool.forget(*nid);
             if let Err(error) = tree.drop_orphan(*nid) {
                 tracing::warn!(%error, "could not drop a deleted file");
             }
         }
-        let item = tree.db().read(|c| {
-            let (Some(node), Some(base)) = (c.node(*nid)?, c.base_node(id)?) else {
-                return Ok::<_, crate::state::DbError>(None);
-            };
+    }
+    let items = tree.db().read(|c| {
+        let mut items = Vec::new();
+        for (id, nid) in files {
+            let (Some(node), Some(base)) = (c.node(*nid)?, c.base_node(id)?) else { continue };
             let content = node.content.filter(|content| Some(content) != base.content.as_ref());
             let source = node.source.map(|s| s.0);
-            Ok(content.map(|content| Item { node: *id, content, agreed: base.content, source }))
-        })?;
-        items.extend(item);
-    }
+            items.extend(
+                content.map(|content| Item { node: *id, content, agreed: base.content, source }),
+            );
+        }
+        Ok::<_, crate::state::DbError>(items)
+    })?;
     Ok((items, failed))
 }

@@ -49,7 +49,7 @@ impl Tree {
     pub fn make(&self, parent: Nid, name: &[u8], new: NewNode) -> Result<Node, TreeError> {
         let name = Name::new(name)?;
         let time = now();
-        let node = self.db.write(|c| {
+        let node = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
             if c.dirent(parent, name.as_bytes())?.is_some() {
                 return Err(TreeError::Exists);
@@ -102,7 +102,7 @@ impl Tree {
     pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
         let name = Name::new(name)?;
         let time = now();
-        let node = self.db.write(|c| {
+        let node = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
             let node = c.node(nid)?.ok_or(TreeError::NotFound)?;
             if node.kind.is_folder() {
@@ -131,7 +131,7 @@ impl Tree {
     /// Takes a name away from what is no folder.
     pub fn unlink(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
         let time = now();
-        let gone = self.db.write(|c| {
+        let gone = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
             let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
             if node.kind.is_folder() {
@@ -147,7 +147,7 @@ impl Tree {
     /// Removes an empty folder.
     pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
         let time = now();
-        let gone = self.db.write(|c| {
+        let gone = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
             let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
             match node.kind {
@@ -237,7 +237,7 @@ impl Tree {
         if self.db.peek(|c| c.node(nid))?.is_none_or(|n| n.links > 0) {
             return Ok(());
         }
-        let gone = self.db.write(|c| {
+        let gone = self.db.change(|c| {
             let Some(orphan) = c.node(nid)?.filter(|n| n.links == 0) else { return Ok(None) };
             if !self.is_awaited(c, &orphan)? {
                 c.delete_node(nid)?;
@@ -258,7 +258,7 @@ impl Tree {
     /// Sets attributes and returns the node as it is then.
     pub fn set_attrs(&self, nid: Nid, set: &SetAttrs) -> Result<Node, TreeError> {
         let time = now();
-        let node = self.db.write(|c| {
+        let node = self.db.change(|c| {
             let mut node = c.node(nid)?.ok_or(TreeError::NotFound)?;
             may_write(c, node.ns)?;
             let before = node.attrs;
@@ -287,7 +287,7 @@ impl Tree {
         create: bool,
         replace: bool,
     ) -> Result<(), TreeError> {
-        self.db.write(|c| {
+        self.db.change(|c| {
             let mut node = c.node(nid)?.ok_or(TreeError::NotFound)?;
             may_write(c, node.ns)?;
             let there = node.xattrs.contains_key(name);

@@ -44,7 +44,7 @@ impl Tree {
         mode: RenameMode,
     ) -> Result<(), TreeError> {
         let checked = Name::new(new_name)?;
-        let gone = self.db.write(|c| {
+        let gone = self.db.change(|c| {
             let ends = Ends {
                 from: self.dir_for_change(c, parent)?,
                 name,
