@@ -1,5 +1,7 @@
 //! Keeping the cache within its bounds, and the data folder free of leftovers.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,13 @@ use rustix::fs::FallocateFlags;
 use super::BlockCache;
 use super::CacheError;
 use super::lock;
+use super::slots::SLOT_STRIDE;
+use super::slots::is_heap;
+use super::slots::is_slot;
+use super::slots::number_of;
+use super::slots::owner_of;
+use super::slots::place_of;
+use super::slots::slots_of;
 use crate::state::CachedBlock;
 use crate::state::DbError;
 use crate::state::FileId;
@@ -63,7 +72,10 @@ impl BlockCache {
 
     /// Tells the index which blocks were used lately, in one transaction.
     pub fn note_uses(&self) -> Result<(), CacheError> {
-        self.db.write(|c| c.release_unsent())?;
+        // Looked at first: an idle daemon writes nothing.
+        if self.db.peek(|c| c.has_idle_unsent())? {
+            self.db.write(|c| c.release_unsent())?;
+        }
         let touched = std::mem::take(&mut *lock(&self.touched));
         if touched.is_empty() {
             return Ok(());
@@ -85,11 +97,9 @@ impl BlockCache {
 
     /// Gives the disk space of a block back; its index row is gone already.
     pub(super) fn release(&self, block: &CachedBlock) -> Result<(), CacheError> {
-        let shared = self.db.peek(|c| {
-            Ok::<_, DbError>(c.is_file_cached(block.file)? || c.is_file_layer(block.file)?)
-        })?;
-        if !shared {
-            return Ok(self.files.remove(block.file)?);
+        let owner = owner_of(block.file, block.offset);
+        if is_slot(owner) || !self.is_used(block.file)? {
+            return Ok(self.files.remove(owner)?);
         }
         // A reader that planned on this file before it became cache may still need the bytes.
         if self.files.is_held(block.file) {
@@ -100,12 +110,52 @@ impl BlockCache {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&*file, flags, block.offset, u64::from(block.len)) {
-            // Without holes the space comes back with the file's last block.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            Err(e) => Err(io::Error::from(e).into()),
+        Ok(punch(&file, block.offset, u64::from(block.len))?)
+    }
+
+    /// Removes what was written for a layer or a block, unless it holds one.
+    pub fn remove_unused(&self, id: FileId) -> Result<(), CacheError> {
+        let (file, start) = place_of(id);
+        let used = if is_slot(id) {
+            self.db.peek(|c| {
+                Ok::<_, DbError>(c.is_place_cached(file, start)? || c.has_layer_in(id, id)?)
+            })?
+        } else {
+            self.is_used(file)?
+        };
+        if used { Ok(()) } else { Ok(self.files.remove(id)?) }
+    }
+
+    /// True when a data file holds a layer or a cached block.
+    fn is_used(&self, file: FileId) -> Result<bool, DbError> {
+        self.db.peek(|c| {
+            let (first, last) = if is_heap(file) { slots_of(file) } else { (file, file) };
+            Ok(c.is_file_cached(file)? || c.has_layer_in(first, last)?)
+        })
+    }
+
+    /// Gives the disk space of slots back that nothing refers to any more. Returns how many.
+    pub fn reclaim(&self) -> Result<usize, CacheError> {
+        let (slots, heaps) = self.files.take_retired();
+        let mut gone = HashSet::new();
+        for heap in heaps {
+            if !self.is_used(heap)? {
+                self.files.remove(heap)?;
+                gone.insert(heap);
+            }
         }
+        for &slot in &slots {
+            let (heap, start) = place_of(slot);
+            if gone.contains(&heap) {
+                continue;
+            }
+            match self.files.open(heap) {
+                Ok(file) => punch(&file, start / SLOT_STRIDE * SLOT_STRIDE, SLOT_STRIDE)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(slots.len())
     }
 
     /// Removes data files numbered below `before` that nothing refers to: leftovers of a crash
@@ -114,10 +164,7 @@ impl BlockCache {
         let mut removed = 0;
         for folder in 0..256 {
             for id in self.files.list_folder(folder)? {
-                let used = self
-                    .db
-                    .read(|c| Ok::<_, DbError>(c.is_file_cached(id)? || c.is_file_layer(id)?))?;
-                if id < before && !used {
+                if number_of(id) < before && !self.is_used(id)? {
                     self.files.remove(id)?;
                     removed += 1;
                 }
@@ -138,5 +185,15 @@ impl BlockCache {
                 self.forget(block)?;
             }
         }
+    }
+}
+
+/// Gives back the disk space of a range, which reads as zeros from now on.
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, len) {
+        // Without holes the space comes back with the file's last block.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }

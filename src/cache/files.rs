@@ -1,6 +1,7 @@
 //! Data files: numbered files that hold spool layers and cached blocks.
 //!
-//! Which of the two a file is, the database says. A number is used once.
+//! Which of the two a file is, the database says. A number is used once. Small contents share
+//! files; see `slots`.
 
 use std::fs;
 use std::fs::File;
@@ -14,6 +15,13 @@ use std::sync::PoisonError;
 
 use lru::LruCache;
 
+use super::slots::Slice;
+use super::slots::Slots;
+use super::slots::heap_id;
+use super::slots::is_heap;
+use super::slots::is_slot;
+use super::slots::number_of;
+use super::slots::place_of;
 use crate::state::Conn;
 use crate::state::Db;
 use crate::state::DbError;
@@ -26,12 +34,15 @@ const FOLDERS: u64 = 256;
 /// Numbers reserved at once, so that taking one needs no transaction.
 const RESERVE: u64 = 1 << 20;
 const NEXT_KEY: &str = "next_file";
+/// Extension of heaps.
+const HEAP: &str = "heap";
 
 /// The folder of data files.
 pub struct DataFiles {
     root: PathBuf,
     numbers: Mutex<std::ops::Range<FileId>>,
     open: Mutex<LruCache<FileId, Arc<File>>>,
+    slots: Mutex<Slots>,
 }
 
 impl DataFiles {
@@ -44,6 +55,7 @@ impl DataFiles {
             root: root.to_owned(),
             numbers: Mutex::new(0..0),
             open: Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_MAX).expect("not zero"))),
+            slots: Mutex::default(),
         })
     }
 
@@ -71,12 +83,37 @@ impl DataFiles {
         Ok(start)
     }
 
+    /// A slot for a small content, inside a transaction.
+    pub fn allocate_slot_in(&self, c: &Conn<'_>) -> Result<FileId, DbError> {
+        loop {
+            if let Some(id) = self.slots().take() {
+                return Ok(id);
+            }
+            let number = self.allocate_in(c)?;
+            self.slots().start_heap(number);
+        }
+    }
+
+    /// The same outside of one.
+    pub fn allocate_slot(&self, db: &Db) -> Result<FileId, DbError> {
+        if let Some(id) = self.slots().take() {
+            return Ok(id);
+        }
+        db.change(|c| self.allocate_slot_in(c))
+    }
+
     fn take(&self) -> Option<FileId> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner).next()
     }
 
     fn path(&self, id: FileId) -> PathBuf {
-        self.root.join(format!("{:02x}", id % FOLDERS)).join(format!("{id}"))
+        let number = number_of(id);
+        let name = if is_heap(id) { format!("{number}.{HEAP}") } else { format!("{number}") };
+        self.folder_path(number).join(name)
+    }
+
+    fn folder_path(&self, number: FileId) -> PathBuf {
+        self.root.join(format!("{:02x}", number % FOLDERS))
     }
 
     /// The log of covered ranges that goes with a layer.
@@ -97,6 +134,24 @@ impl DataFiles {
         Ok(file)
     }
 
+    /// Opens a layer or block for reading and writing, creating what is missing.
+    pub fn open_slice(&self, id: FileId) -> io::Result<Arc<Slice>> {
+        if !is_slot(id) {
+            return Ok(Arc::new(Slice::new(id, self.create(id)?)));
+        }
+        if let Some(slice) = self.slots().slice(id) {
+            return Ok(slice);
+        }
+        let heap = place_of(id).0;
+        let file = match self.open(heap) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.create(heap)?,
+            other => other?,
+        };
+        let slice = Arc::new(Slice::new(id, file));
+        self.slots().opened(id, &slice);
+        Ok(slice)
+    }
+
     pub fn open(&self, id: FileId) -> io::Result<Arc<File>> {
         if let Some(file) = self.open_files().get(&id) {
             return Ok(file.clone());
@@ -110,8 +165,13 @@ impl DataFiles {
         File::options().read(true).append(true).create(true).open(self.map_path(id))
     }
 
-    /// Removes a data file and its map, if they are there.
+    /// Removes a data file and its map, if they are there. A slot is given back later, with others
+    /// of its heap (`take_retired`).
     pub fn remove(&self, id: FileId) -> io::Result<()> {
+        if is_slot(id) {
+            self.slots().retire(id);
+            return Ok(());
+        }
         self.open_files().pop(&id);
         for path in [self.path(id), self.map_path(id)] {
             match fs::remove_file(path) {
@@ -122,14 +182,22 @@ impl DataFiles {
         Ok(())
     }
 
-    /// True while somebody outside this table holds the file open.
+    /// Slots whose bytes can be given back, and heaps that nothing in this process refers to.
+    pub(super) fn take_retired(&self) -> (Vec<FileId>, Vec<FileId>) {
+        self.slots().take_retired()
+    }
+
+    /// True while somebody outside this table holds the file, or slot, open.
     pub fn is_held(&self, id: FileId) -> bool {
+        if is_slot(id) {
+            return self.slots().slice(id).is_some();
+        }
         self.open_files().peek(&id).is_some_and(|f| Arc::strong_count(f) > 1)
     }
 
     /// Makes the names of new files durable: fsync of the folder that holds `id`.
     pub fn sync_folder(&self, id: FileId) -> io::Result<()> {
-        File::open(self.root.join(format!("{:02x}", id % FOLDERS)))?.sync_all()
+        File::open(self.folder_path(number_of(id)))?.sync_all()
     }
 
     /// The numbers of all files of one folder (0 to 255), for the sweep after a crash.
@@ -138,10 +206,15 @@ impl DataFiles {
         for entry in fs::read_dir(self.root.join(format!("{folder:02x}")))? {
             let name = entry?.file_name();
             let text = name.to_string_lossy();
-            let number = text.strip_suffix(".map").unwrap_or(&text);
-            out.extend(number.parse::<FileId>());
+            let (stem, kind) = text.split_once('.').unwrap_or((&text, ""));
+            let number = stem.parse::<FileId>();
+            out.extend(number.map(|n| if kind == HEAP { heap_id(n) } else { n }));
         }
         Ok(out)
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_files(&self) -> std::sync::MutexGuard<'_, LruCache<FileId, Arc<File>>> {

@@ -7,8 +7,8 @@
 mod evict;
 mod fetch;
 mod files;
+mod slots;
 
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
@@ -32,6 +32,11 @@ use crate::state::FileId;
 
 use fetch::InFlight;
 pub use files::DataFiles;
+pub use slots::SLOT_BYTES;
+pub use slots::Slice;
+pub use slots::is_slot;
+pub use slots::owner_of;
+pub use slots::place_of;
 
 /// Verified blocks remembered in memory: some 100 bytes each.
 const VERIFIED_MAX: usize = 32 * 1024;
@@ -203,7 +208,7 @@ impl BlockCache {
         let added = self.db.change(|c| self.index(c, &[placed]));
         if !matches!(added, Ok(n) if n > 0) {
             // Another copy was first, or the index took nothing: these bytes are of no use.
-            self.files.remove(placed.file)?;
+            self.files.remove(owner_of(placed.file, placed.offset))?;
         }
         added?;
         self.grown.notify_one();
@@ -217,13 +222,20 @@ impl BlockCache {
         block: &[u8],
         unsent: bool,
     ) -> Result<CachedBlock, CacheError> {
-        let file_id = self.files.allocate(&self.db)?;
-        let file = self.files.create(file_id)?;
-        if let Err(e) = file.write_all_at(block, 0) {
-            self.files.remove(file_id)?;
+        let len = block.len() as u64;
+        let small = len <= SLOT_BYTES;
+        let id = if small {
+            self.files.allocate_slot(&self.db)?
+        } else {
+            self.files.allocate(&self.db)?
+        };
+        let slice = self.files.open_slice(id)?;
+        if let Err(e) = slice.write_at(block, 0, 0, len) {
+            self.files.remove(id)?;
             return Err(e.into());
         }
-        Ok(CachedBlock { hash: *hash, file: file_id, offset: 0, len: block.len() as u32, unsent })
+        let file = place_of(id).0;
+        Ok(CachedBlock { hash: *hash, file, offset: slice.start, len: block.len() as u32, unsent })
     }
 
     /// Indexes blocks that lie in data files already, inside the caller's transaction. Returns how
@@ -259,21 +271,4 @@ impl BlockCache {
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads into `buf` from `offset`; what lies past the end of the file reads as zeros.
-pub fn read_or_zeros(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while done < buf.len() {
-        match file.read_at(&mut buf[done..], offset + done as u64) {
-            Ok(0) => {
-                buf[done..].fill(0);
-                return Ok(());
-            }
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

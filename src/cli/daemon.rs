@@ -286,6 +286,9 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
         spool.forget_unused();
         let (db, cache) = (db.clone(), spool.cache().clone());
         let chores = tokio::task::spawn_blocking(move || {
+            if let Err(error) = cache.reclaim() {
+                tracing::warn!(%error, "could not give disk space back");
+            }
             if let Err(error) = cache.note_uses() {
                 tracing::warn!(%error, "could not note the use of blocks");
             }

@@ -15,9 +15,6 @@ use crate::state::Node;
 use crate::tree::NewNode;
 use crate::tree::TreeError;
 
-/// Set-group-ID bit of a folder: what is made in it gets its group.
-const SETGID: u32 = 0o2000;
-
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
@@ -47,8 +44,7 @@ impl DriveFs {
         caller: Caller,
         new: NewNode,
     ) -> Result<Attr, TreeError> {
-        let new = self.with_owner(parent, caller, new)?;
-        let node = self.tree.make(parent, name, new)?;
+        let node = self.tree.make(parent, name, self.with_owner(caller, new))?;
         Ok(self.attr_of(&node))
     }
 
@@ -62,30 +58,17 @@ impl DriveFs {
     ) -> Result<(Attr, u64), TreeError> {
         let new =
             NewNode { kind: NodeKind::File, mode, uid: None, gid: None, rdev: 0, target: None };
-        let new = self.with_owner(parent, caller, new)?;
-        let node = self.tree.make(parent, name, new)?;
-        let handle = self.open_node(&node, true)?;
+        let (node, content) = self.tree.make_file(parent, name, self.with_owner(caller, new))?;
+        let handle = self.open_content(content, true);
         Ok((self.attr_of(&node), handle))
     }
 
     /// Owner and group of something new: the caller's, but none of its own where that is whoever
-    /// mounts; the folder's group where that has the set-group-ID bit.
-    fn with_owner(
-        &self,
-        parent: Nid,
-        caller: Caller,
-        mut new: NewNode,
-    ) -> Result<NewNode, TreeError> {
+    /// mounts.
+    fn with_owner(&self, caller: Caller, mut new: NewNode) -> NewNode {
         new.uid = (caller.uid != self.owner.uid).then_some(caller.uid);
         new.gid = (caller.gid != self.owner.gid).then_some(caller.gid);
-        let dir = self.tree.node(parent)?;
-        if dir.attrs.mode & SETGID != 0 {
-            new.gid = dir.attrs.gid;
-            if new.kind == NodeKind::Dir {
-                new.mode |= SETGID;
-            }
-        }
-        Ok(new)
+        new
     }
 
     /// Opens a file; the handle keeps the content that the file has now.
@@ -101,13 +84,16 @@ impl DriveFs {
         if writes {
             self.tree.check_writable(node)?;
         }
-        let content = self.spool.content(node.nid)?;
+        Ok(self.open_content(self.spool.content(node.nid)?, writes))
+    }
+
+    fn open_content(&self, content: Arc<Content>, writes: bool) -> u64 {
         if writes {
             content.writers.fetch_add(1, Ordering::Relaxed);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         lock(&self.files).insert(handle, Arc::new(FileHandle { content, writes }));
-        Ok(handle)
+        handle
     }
 
     fn content(&self, nid: Nid, handle: u64) -> Result<Arc<Content>, TreeError> {

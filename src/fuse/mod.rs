@@ -4,6 +4,7 @@ mod adapter;
 mod errno;
 mod invalidate;
 mod mountpoint;
+mod threads;
 
 use std::io;
 use std::path::Path;
@@ -60,7 +61,12 @@ pub fn mount(
     config.clone_fd = true;
     let session = Session::new(adapter::Adapter::new(fs, runtime), dir, &config)?;
     tree.set_listener(invalidate::start(session.notifier())?);
-    session.spawn()
+    let session = session.spawn()?;
+    if let Err(error) = threads::spread(threads) {
+        // Slower, not wrong.
+        tracing::info!(%error, "the session threads stay where the system puts them");
+    }
+    Ok(session)
 }
 
 fn option(text: &str) -> MountOption {

@@ -4,7 +4,6 @@
 //! chunked; below both lies the manifest. Reads compose the three. The lock is held while a read
 //! is planned, not while bytes move, except for a write's own copy to the local file.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,14 +22,15 @@ use drivefs_core::manifest::Root;
 use drivefs_core::node::TimeNs;
 
 use super::layer::Layer;
+use crate::cache::Slice;
 use crate::state::Nid;
 
 /// A piece of a planned read.
 #[derive(Debug, Clone)]
 pub enum Piece {
-    /// Bytes of a layer's data file; past its end they are zeros.
+    /// Bytes of a layer; past its end they are zeros.
     Local {
-        file: Arc<File>,
+        data: Arc<Slice>,
         offset: u64,
     },
     Block {
@@ -225,7 +225,7 @@ fn plan_layer(
 ) -> Result<(), NeedsMap> {
     let local = |r: Range<u64>| {
         let offset = r.start;
-        (r, Piece::Local { file: layer.data.clone(), offset })
+        (r, Piece::Local { data: layer.data.clone(), offset })
     };
     let Some(over) = &layer.over else {
         out.push(local(range));

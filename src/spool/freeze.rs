@@ -18,10 +18,15 @@ use super::content::Base;
 use super::content::BlockMap;
 use super::content::NeedsMap;
 use super::content::Piece;
-use crate::cache::read_or_zeros;
+use crate::cache::owner_of;
+use crate::cache::place_of;
 use crate::state::CachedBlock;
-use crate::state::DbError;
 use crate::state::FileId;
+
+/// The file or slot that a block lies in.
+fn owner(block: &CachedBlock) -> FileId {
+    owner_of(block.file, block.offset)
+}
 
 /// A frozen layer that has been cut, ready for `absorb`.
 pub struct Cuts {
@@ -53,8 +58,8 @@ impl Spool {
                 Err(e) => {
                     // On a full disk they would only add up.
                     let layer = content.parts().frozen.as_ref().map(|f| f.id);
-                    for block in blocks.iter().filter(|b| Some(b.file) != layer) {
-                        self.cache.files().remove(block.file)?;
+                    for id in blocks.iter().map(owner).filter(|id| Some(*id) != layer) {
+                        self.cache.files().remove(id)?;
                     }
                     failed.push((content, e));
                 }
@@ -129,10 +134,11 @@ impl Spool {
             return Ok(None);
         }
         if whole {
+            let (file, start) = place_of(layer);
             return Ok(Some(CachedBlock {
                 hash,
-                file: layer,
-                offset: piece.offset,
+                file,
+                offset: start + piece.offset,
                 len: piece.entry.len,
                 unsent: true,
             }));
@@ -183,7 +189,7 @@ impl Spool {
             let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
             match piece {
                 Piece::Zeros => {}
-                Piece::Local { file, offset } => read_or_zeros(&file, part, offset)?,
+                Piece::Local { data, offset } => data.read_or_zeros(part, offset)?,
                 Piece::Block { hash, within } => {
                     if !self.cache.read_local(&hash, within, part)? {
                         let block = self.runtime.block_on(self.cache.fetch(content.ns, hash))?;
@@ -253,14 +259,9 @@ impl Spool {
                 }
             }
             // Files of blocks that another copy made superfluous, and a layer that was not adopted.
-            let used = cut.blocks.iter().map(|b| b.file).chain([cut.layer]);
-            for file in used.collect::<HashSet<_>>() {
-                let needed = self.db.peek(|c| {
-                    Ok::<_, DbError>(c.is_file_cached(file)? || c.is_file_layer(file)?)
-                })?;
-                if !needed {
-                    files.remove(file)?;
-                }
+            let used = cut.blocks.iter().map(owner).chain([cut.layer]);
+            for id in used.collect::<HashSet<_>>() {
+                self.cache.remove_unused(id)?;
             }
         }
         Ok(())

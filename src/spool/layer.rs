@@ -1,6 +1,7 @@
 //! One layer of written bytes over older content.
 //!
-//! A layer is a sparse data file of the content's full length. A layer *over* something also has a
+//! A layer is a sparse data file of the content's full length, or, while the content is small, a
+//! slot of a shared one. A layer *over* something also has a
 //! log of what it covers (`.map`), because holes cannot tell "not written" from zeros. A write goes
 //! to the data file first and to the log second, so after the death of this process every byte
 //! that was acknowledged is found again.
@@ -9,11 +10,11 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::ranges::RangeSet;
 use crate::cache::DataFiles;
+use crate::cache::Slice;
 use crate::state::FileId;
 
 const RECORD_BYTES: usize = 24;
@@ -23,7 +24,7 @@ const KIND_TRUNCATE: u32 = 0x5244_4c54;
 /// A layer that is open.
 pub struct Layer {
     pub id: FileId,
-    pub data: Arc<File>,
+    pub data: Arc<Slice>,
     pub size: u64,
     /// What lies below shows where this layer has no bytes; none when nothing does.
     pub over: Option<Below>,
@@ -41,11 +42,12 @@ pub struct Below {
 impl Layer {
     /// Starts a layer of `size` bytes: over content of `below` bytes, or over nothing.
     pub fn create(files: &DataFiles, id: FileId, below: Option<u64>) -> io::Result<Self> {
-        let data = files.create(id)?;
+        let data = files.open_slice(id)?;
         let over = match below {
             None => None,
             Some(visible) => {
-                data.set_len(visible)?;
+                assert!(data.capacity().is_none(), "a layer in a slot holds the whole content");
+                data.set_len(0, visible)?;
                 let map = Arc::new(files.open_map(id)?);
                 Some(Below { covered: RangeSet::default(), visible, map })
             }
@@ -57,11 +59,11 @@ impl Layer {
     /// is over something.
     pub fn recover(files: &DataFiles, id: FileId, below: Option<u64>) -> io::Result<Self> {
         let Some(below) = below else {
-            let data = files.create(id)?;
-            let size = data.metadata()?.len();
+            let data = files.open_slice(id)?;
+            let size = data.stored_len()?;
             return Ok(Self { id, data, size, over: None });
         };
-        let data = files.create(id)?;
+        let data = files.open_slice(id)?;
         let mut map = files.open_map(id)?;
         let mut log = Vec::new();
         map.read_to_end(&mut log)?;
@@ -78,7 +80,7 @@ impl Layer {
             layer.replay(record)?;
         }
         // Growth past the log's last word is covered bytes whose record was not acknowledged.
-        layer.data.set_len(layer.size)?;
+        layer.data.set_len(layer.size, layer.size)?;
         Ok(layer)
     }
 
@@ -106,10 +108,15 @@ impl Layer {
         Ok(())
     }
 
+    /// True when content of this length fits in where the layer lies.
+    pub fn holds(&self, len: u64) -> bool {
+        self.data.capacity().is_none_or(|most| len <= most)
+    }
+
     /// Writes bytes; on return the death of this process cannot lose them.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.data.write_all_at(bytes, offset)?;
         let end = offset + bytes.len() as u64;
+        self.data.write_at(bytes, offset, self.size, self.size.max(end))?;
         if let Some(over) = &mut self.over
             && !over.covered.contains(offset..end)
         {
@@ -127,7 +134,7 @@ impl Layer {
             over.covered.truncate(size);
             over.visible = over.visible.min(size);
         }
-        self.data.set_len(size)?;
+        self.data.set_len(self.size, size)?;
         self.size = size;
         Ok(())
     }
@@ -135,7 +142,7 @@ impl Layer {
     /// The files that hold the layer, to be synced without holding a lock.
     pub fn files(&self) -> Vec<Arc<File>> {
         let map = self.over.as_ref().map(|over| over.map.clone());
-        [Some(self.data.clone()), map].into_iter().flatten().collect()
+        [Some(self.data.file.clone()), map].into_iter().flatten().collect()
     }
 }
 

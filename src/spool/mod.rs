@@ -104,6 +104,13 @@ impl Spool {
         })
     }
 
+    /// The content of a file that is being made, inside its transaction: nobody else knows it yet.
+    pub fn fresh(&self, node: &Node) -> Result<Arc<Content>, SpoolError> {
+        let content = Arc::new(self.load(node)?);
+        self.lock().insert(node.nid, Arc::downgrade(&content));
+        Ok(content)
+    }
+
     /// The content, if somebody has it in use.
     pub fn loaded(&self, nid: Nid) -> Option<Arc<Content>> {
         self.lock().get(&nid).and_then(Weak::upgrade)
@@ -153,7 +160,7 @@ impl Spool {
         let live = open(node.live)?;
         // Bytes came after the row was last saved: an earlier process died. Its data file knows when.
         let mtime = match &live {
-            Some(layer) if below != node.size => Some(modified(&layer.data)?),
+            Some(layer) if below != node.size => Some(modified(&layer.data.file)?),
             _ => None,
         };
         let parts = Parts {

@@ -17,7 +17,6 @@ use super::Spool;
 use super::SpoolError;
 use super::content::NeedsMap;
 use super::content::Piece;
-use crate::cache::read_or_zeros;
 
 /// Blocks fetched ahead of a sequential reader.
 const READ_AHEAD_BLOCKS: usize = 6;
@@ -49,7 +48,7 @@ impl Spool {
             let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
             match piece {
                 Piece::Zeros => {}
-                Piece::Local { file, offset } => read_or_zeros(file, part, *offset)?,
+                Piece::Local { data, offset } => data.read_or_zeros(part, *offset)?,
                 Piece::Block { hash, within } => {
                     if !self.cache.read_local(hash, *within, part)? {
                         return Ok(None);

@@ -6,7 +6,9 @@ use super::Content;
 use super::Spool;
 use super::SpoolError;
 use super::content::Parts;
+use super::content::Piece;
 use super::layer::Layer;
+use crate::cache::SLOT_BYTES;
 use crate::journal::now;
 use crate::state::Node;
 
@@ -18,8 +20,7 @@ impl Spool {
             return Err(SpoolError::TooLarge(self.file_max()));
         }
         let mut parts = content.parts_mut();
-        let layer = self.live_layer(content, &mut parts, None)?;
-        layer.write_at(offset, bytes)?;
+        self.live_layer(content, &mut parts, end, None)?.write_at(offset, bytes)?;
         parts.size = parts.size.max(end);
         parts.unsaved = true;
         parts.mtime = Some(now());
@@ -36,48 +37,123 @@ impl Spool {
         if parts.size == size && parts.live.is_none() {
             return Ok(());
         }
-        let layer = self.live_layer(content, &mut parts, Some(size))?;
-        layer.truncate(size)?;
+        self.live_layer(content, &mut parts, size, Some(size))?.truncate(size)?;
         parts.size = size;
         parts.unsaved = true;
         self.note_write(content.nid);
         Ok(())
     }
 
-    /// The layer that takes writes, started if there is none. `truncated_to`: a length that is set
-    /// right after; at 0 nothing below will show.
+    /// The layer that takes writes, with room for `end` bytes; started if there is none.
+    /// `truncated_to`: a length that is set right after; at 0 nothing below will show.
     fn live_layer<'a>(
         &self,
         content: &Content,
         parts: &'a mut Parts,
+        end: u64,
         truncated_to: Option<u64>,
     ) -> Result<&'a mut Layer, SpoolError> {
         if parts.superseded.is_some() {
             return Err(SpoolError::Superseded);
         }
         if parts.live.is_none() {
-            let over = parts.size > 0 && truncated_to != Some(0);
-            // The file first: without it the row would claim that nothing lies below.
-            let id = self.cache.files().allocate(&self.db)?;
-            let layer = Layer::create(self.cache.files(), id, over.then_some(parts.size))?;
-            let noted = self.db.change(|c| {
-                let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
-                if node.superseded {
-                    return Err(SpoolError::Superseded);
-                }
-                self.journal.note_node(c, &node)?;
-                node.live = Some((id, over));
-                c.update_node(&node)?;
-                Ok::<_, SpoolError>(())
-            });
-            if let Err(e) = noted {
-                self.cache.files().remove(id)?;
-                return Err(e);
-            }
-            parts.live = Some(layer);
-            self.journal.wake();
+            self.start_layer(content, parts, end, truncated_to)?;
+        } else if parts.live.as_ref().is_some_and(|layer| !layer.holds(end)) {
+            self.move_to_file(content, parts)?;
         }
         Ok(parts.live.as_mut().expect("started above"))
+    }
+
+    fn start_layer(
+        &self,
+        content: &Content,
+        parts: &mut Parts,
+        end: u64,
+        truncated_to: Option<u64>,
+    ) -> Result<(), SpoolError> {
+        let files = self.cache.files();
+        let below = if truncated_to == Some(0) { 0 } else { parts.size };
+        // Small content is copied, so that it has no need of a file and a log of its own.
+        let copied = match end.max(below) <= SLOT_BYTES {
+            true => self.read_small(parts, below)?,
+            false => None,
+        };
+        let over = below > 0 && copied.is_none();
+        // The bytes first: without them the row would claim that nothing lies below.
+        let layer = match &copied {
+            Some(bytes) => {
+                let id = files.allocate_slot(&self.db)?;
+                let mut layer = Layer::create(files, id, None)?;
+                if !bytes.is_empty() {
+                    layer.write_at(0, bytes)?;
+                }
+                layer
+            }
+            None => {
+                let id = files.allocate(&self.db)?;
+                Layer::create(files, id, over.then_some(below))?
+            }
+        };
+        let id = layer.id;
+        let noted = self.db.change(|c| {
+            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            if node.superseded {
+                return Err(SpoolError::Superseded);
+            }
+            self.journal.note_node(c, &node)?;
+            node.live = Some((id, over));
+            c.update_node(&node)?;
+            Ok::<_, SpoolError>(())
+        });
+        if let Err(e) = noted {
+            drop(layer);
+            files.remove(id)?;
+            return Err(e);
+        }
+        parts.live = Some(layer);
+        self.journal.wake();
+        Ok(())
+    }
+
+    /// The first `len` bytes of a content that fits in a slot; none when they are not all here.
+    fn read_small(&self, parts: &Parts, len: u64) -> Result<Option<Vec<u8>>, SpoolError> {
+        let mut bytes = vec![0; len as usize];
+        let Ok(plan) = parts.plan(0..len) else { return Ok(None) };
+        for (range, piece) in plan {
+            let part = &mut bytes[range.start as usize..range.end as usize];
+            match piece {
+                Piece::Zeros => {}
+                Piece::Local { data, offset } => data.read_or_zeros(part, offset)?,
+                Piece::Block { hash, within } => {
+                    if !self.cache.read_local(&hash, within, part)? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Moves a layer that outgrows its slot into a file of its own.
+    fn move_to_file(&self, content: &Content, parts: &mut Parts) -> Result<(), SpoolError> {
+        let files = self.cache.files();
+        let Some(small) = &parts.live else { return Ok(()) };
+        let mut bytes = vec![0; small.size as usize];
+        small.data.read_or_zeros(&mut bytes, 0)?;
+        let id = files.allocate(&self.db)?;
+        let mut layer = Layer::create(files, id, None)?;
+        layer.write_at(0, &bytes)?;
+        let noted = self.db.change(|c| {
+            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            node.live = Some((id, false));
+            Ok::<_, SpoolError>(c.update_node(&node)?)
+        });
+        if let Err(e) = noted {
+            files.remove(id)?;
+            return Err(e);
+        }
+        let slot = parts.live.replace(layer).expect("it was there above").id;
+        Ok(files.remove(slot)?)
     }
 
     /// Brings size and mtime in the database up to date.

@@ -68,11 +68,17 @@ impl Conn<'_> {
 
     /// Keeps a block until it is sent; false when it is not there.
     pub fn mark_unsent(&self, hash: &BlockHash) -> Result<bool, DbError> {
-        let n = self.execute(
-            "UPDATE cached SET unsent=1 WHERE hash=?1",
-            params![hash.0.as_slice()],
-        )?;
+        let n =
+            self.execute("UPDATE cached SET unsent=1 WHERE hash=?1", params![hash.0.as_slice()])?;
         Ok(n > 0)
+    }
+
+    /// True when blocks wait to be sent while nothing is ahead of the server.
+    pub fn has_idle_unsent(&self) -> Result<bool, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT 1 FROM cached WHERE unsent=1 AND NOT EXISTS (SELECT 1 FROM base_node) LIMIT 1",
+        )?;
+        Ok(s.exists([])?)
     }
 
     /// When nothing is ahead of the server, no block waits for it: contents that were overwritten
@@ -116,11 +122,19 @@ impl Conn<'_> {
         Ok(s.exists([file as i64])?)
     }
 
-    /// Whether a data file is a layer of some node.
-    pub fn is_file_layer(&self, file: FileId) -> Result<bool, DbError> {
+    /// Whether any data file or slot from `first` to `last` is a layer of some node.
+    pub fn has_layer_in(&self, first: FileId, last: FileId) -> Result<bool, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT 1 FROM node WHERE live BETWEEN ?1 AND ?2 OR frozen BETWEEN ?1 AND ?2 LIMIT 1",
+        )?;
+        Ok(s.exists([first as i64, last as i64])?)
+    }
+
+    /// Whether a cached block begins at a place.
+    pub fn is_place_cached(&self, file: FileId, offset: u64) -> Result<bool, DbError> {
         let mut s =
-            self.sql.prepare_cached("SELECT 1 FROM node WHERE live=?1 OR frozen=?1 LIMIT 1")?;
-        Ok(s.exists([file as i64])?)
+            self.sql.prepare_cached("SELECT 1 FROM cached WHERE file=?1 AND offset=?2 LIMIT 1")?;
+        Ok(s.exists([file as i64, offset as i64])?)
     }
 
     /// Bytes of all cached blocks, and of those not sent yet.

@@ -220,9 +220,12 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
             let (Some(node), Some(base)) = (c.node(*nid)?, c.base_node(id)?) else { continue };
             let content = node.content.filter(|content| Some(content) != base.content.as_ref());
             let source = node.source.map(|s| s.0);
-            items.extend(
-                content.map(|content| Item { node: *id, content, agreed: base.content, source }),
-            );
+            items.extend(content.map(|content| Item {
+                node: *id,
+                content,
+                agreed: base.content,
+                source,
+            }));
         }
         Ok::<_, crate::state::DbError>(items)
     })?;

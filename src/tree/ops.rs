@@ -2,6 +2,8 @@
 //!
 //! Each is one transaction that notes its intents and changes the tree. No network, no fsync.
 
+use std::sync::Arc;
+
 use drivefs_core::id::NodeId;
 use drivefs_core::limits::XATTR_VALUE_MAX_BYTES;
 use drivefs_core::limits::XATTRS_MAX_BYTES;
@@ -18,10 +20,14 @@ use super::TreeError;
 use super::may_write;
 use super::new_id;
 use crate::journal::now;
+use crate::spool::Content;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::state::ROOT;
+
+/// Set-group-ID bit.
+const SETGID: u32 = 0o2000;
 
 /// A node to be made.
 #[derive(Debug, Clone)]
@@ -48,54 +54,83 @@ impl Tree {
     /// Makes a node under a free name.
     pub fn make(&self, parent: Nid, name: &[u8], new: NewNode) -> Result<Node, TreeError> {
         let name = Name::new(name)?;
-        let time = now();
-        let node = self.db.change(|c| {
-            let dir = self.dir_for_change(c, parent)?;
-            if c.dirent(parent, name.as_bytes())?.is_some() {
-                return Err(TreeError::Exists);
-            }
-            let is_file = new.kind == NodeKind::File;
-            let live = if is_file { Some(self.new_layer(c)?) } else { None };
-            let node = Node {
-                nid: self.new_nid(),
-                id: new_id(),
-                ns: dir.ns,
-                kind: new.kind,
-                attrs: Attrs {
-                    mode: new.mode & MODE_MASK,
-                    uid: new.uid,
-                    gid: new.gid,
-                    mtime: time,
-                    btime: time,
-                },
-                rdev: new.rdev,
-                size: new.target.as_ref().map_or(0, |t| t.len() as u64),
-                ctime: time,
-                links: 1,
-                target: new.target,
-                mount: None,
-                xattrs: Xattrs::new(),
-                content: None,
-                version: 0,
-                live,
-                frozen: None,
-                superseded: false,
-                source: None,
-            };
-            self.journal.note_new_node(c, node.id, node.ns)?;
-            let place = name.as_bytes();
-            self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
-            c.insert_node(&node)?;
-            c.put_dirent(parent, place, node.nid)?;
-            self.touch(c, &dir, time)?;
-            Ok(node)
-        })?;
+        let node = self.db.change(|c| self.make_in(c, parent, &name, new))?;
         self.journal.wake();
         Ok(node)
     }
 
+    /// Makes a file and its content, in hand before anybody else can find them.
+    pub fn make_file(
+        &self,
+        parent: Nid,
+        name: &[u8],
+        new: NewNode,
+    ) -> Result<(Node, Arc<Content>), TreeError> {
+        let name = Name::new(name)?;
+        let made = self.db.change(|c| {
+            let node = self.make_in(c, parent, &name, new)?;
+            let content = self.spool.fresh(&node)?;
+            Ok::<_, TreeError>((node, content))
+        })?;
+        self.journal.wake();
+        Ok(made)
+    }
+
+    fn make_in(
+        &self,
+        c: &Conn<'_>,
+        parent: Nid,
+        name: &Name,
+        new: NewNode,
+    ) -> Result<Node, TreeError> {
+        let time = now();
+        let dir = self.dir_for_change(c, parent)?;
+        if c.dirent(parent, name.as_bytes())?.is_some() {
+            return Err(TreeError::Exists);
+        }
+        let is_file = new.kind == NodeKind::File;
+        let live = if is_file { Some(self.new_layer(c)?) } else { None };
+        // What is made in a folder with the set-group-ID bit gets its group.
+        let inherits = dir.attrs.mode & SETGID != 0;
+        let passes_on = inherits && new.kind == NodeKind::Dir;
+        let node = Node {
+            nid: self.new_nid(),
+            id: new_id(),
+            ns: dir.ns,
+            kind: new.kind,
+            attrs: Attrs {
+                mode: (new.mode & MODE_MASK) | if passes_on { SETGID } else { 0 },
+                uid: new.uid,
+                gid: if inherits { dir.attrs.gid } else { new.gid },
+                mtime: time,
+                btime: time,
+            },
+            rdev: new.rdev,
+            size: new.target.as_ref().map_or(0, |t| t.len() as u64),
+            ctime: time,
+            links: 1,
+            target: new.target,
+            mount: None,
+            xattrs: Xattrs::new(),
+            content: None,
+            version: 0,
+            live,
+            frozen: None,
+            superseded: false,
+            source: None,
+        };
+        self.journal.note_new_node(c, node.id, node.ns)?;
+        let place = name.as_bytes();
+        self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
+        c.insert_node(&node)?;
+        c.put_dirent(parent, place, node.nid)?;
+        self.touch(c, &dir, time)?;
+        Ok(node)
+    }
+
     fn new_layer(&self, c: &Conn<'_>) -> Result<(u64, bool), TreeError> {
-        Ok((self.spool.cache().files().allocate_in(c)?, false))
+        // It exists with its number: a slot without a header is empty content.
+        Ok((self.spool.cache().files().allocate_slot_in(c)?, false))
     }
 
     /// Gives a node that is no folder one more name.

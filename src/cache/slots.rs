@@ -1,0 +1,292 @@
+//! Slots: places for small contents in shared data files.
+//!
+//! Making a file costs the disk's file system far more than appending to one, so contents of up to
+//! `SLOT_BYTES` live side by side in *heap* files, each at its own multiple of `SLOT_STRIDE`;
+//! what a slot does not use stays a hole. A slot begins with a header that tells the length of what
+//! is in it, so that nothing but the heap itself is needed to find the bytes after a crash.
+//!
+//! Numbers: a plain data file, a heap and a slot are all named by a `FileId`; the upper bits tell
+//! which it is.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::Weak;
+
+use crate::state::FileId;
+
+/// Distance of slots in a heap (bytes).
+pub const SLOT_STRIDE: u64 = 64 * 1024;
+/// Most bytes of content in a slot.
+pub const SLOT_BYTES: u64 = SLOT_STRIDE - HEADER_BYTES;
+/// Slots in a heap.
+pub const SLOTS: u64 = 1024;
+/// Magic and length.
+const HEADER_BYTES: u64 = 16;
+const MAGIC: &[u8; 8] = b"dfsslot1";
+
+const SLOT_BIT: FileId = 1 << 62;
+const HEAP_BIT: FileId = 1 << 61;
+
+/// The slot `index` of the heap that has the given number.
+pub fn slot_id(number: FileId, index: u64) -> FileId {
+    SLOT_BIT | (number * SLOTS + index)
+}
+
+/// The heap that has the given number.
+pub fn heap_id(number: FileId) -> FileId {
+    HEAP_BIT | number
+}
+
+pub fn is_slot(id: FileId) -> bool {
+    id & SLOT_BIT != 0
+}
+
+pub fn is_heap(id: FileId) -> bool {
+    id & HEAP_BIT != 0
+}
+
+/// The number behind an id, in the order in which numbers were given out.
+pub fn number_of(id: FileId) -> FileId {
+    if is_slot(id) { (id & !SLOT_BIT) / SLOTS } else { id & !HEAP_BIT }
+}
+
+/// The file that a slot lies in, and where its content begins. Plain files begin at 0.
+pub fn place_of(id: FileId) -> (FileId, u64) {
+    if !is_slot(id) {
+        return (id, 0);
+    }
+    let index = (id & !SLOT_BIT) % SLOTS;
+    (heap_id(number_of(id)), index * SLOT_STRIDE + HEADER_BYTES)
+}
+
+/// What owns the byte at `offset` of a data file: its slot, or the file itself.
+pub fn owner_of(file: FileId, offset: u64) -> FileId {
+    if is_heap(file) { slot_id(number_of(file), offset / SLOT_STRIDE) } else { file }
+}
+
+/// The ids of all slots of a heap, first and last.
+pub fn slots_of(heap: FileId) -> (FileId, FileId) {
+    let number = number_of(heap);
+    (slot_id(number, 0), slot_id(number, SLOTS - 1))
+}
+
+/// An open layer or block: a data file, or a slot of one.
+#[derive(Debug)]
+pub struct Slice {
+    pub file: Arc<File>,
+    /// Where content byte 0 lies in the file.
+    pub start: u64,
+    slot: bool,
+}
+
+impl Slice {
+    pub fn new(id: FileId, file: Arc<File>) -> Self {
+        Self { file, start: place_of(id).1, slot: is_slot(id) }
+    }
+
+    /// Most bytes that fit; none where only the disk limits them.
+    pub fn capacity(&self) -> Option<u64> {
+        self.slot.then_some(SLOT_BYTES)
+    }
+
+    /// Bytes of content: what the header says, or the length of the file.
+    pub fn stored_len(&self) -> io::Result<u64> {
+        if !self.slot {
+            return Ok(self.file.metadata()?.len());
+        }
+        let mut header = [0; HEADER_BYTES as usize];
+        let got = self.file.read_at(&mut header, self.start - HEADER_BYTES)?;
+        if got < header.len() || header[..8] != *MAGIC {
+            return Ok(0);
+        }
+        let len = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+        if len > SLOT_BYTES {
+            return Err(io::Error::other("a slot's header is damaged"));
+        }
+        Ok(len)
+    }
+
+    /// Reads into `buf` from `offset`; what lies past the end of the file reads as zeros.
+    pub fn read_or_zeros(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], self.start + offset + done as u64) {
+                Ok(0) => {
+                    buf[done..].fill(0);
+                    return Ok(());
+                }
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes bytes that make the content `len` long, where it was `before` long.
+    pub fn write_at(&self, bytes: &[u8], offset: u64, before: u64, len: u64) -> io::Result<()> {
+        if self.slot && offset == 0 && len == bytes.len() as u64 && len != before {
+            // The common case of a whole small file: header and bytes in one go.
+            let mut all = Vec::with_capacity(bytes.len() + HEADER_BYTES as usize);
+            all.extend_from_slice(&header(len));
+            all.extend_from_slice(bytes);
+            return self.file.write_all_at(&all, self.start - HEADER_BYTES);
+        }
+        self.file.write_all_at(bytes, self.start + offset)?;
+        // The header last: bytes that it does not count were not acknowledged.
+        if self.slot && len != before { self.set_header(len) } else { Ok(()) }
+    }
+
+    /// Sets the length; growth reads as zeros.
+    pub fn set_len(&self, before: u64, len: u64) -> io::Result<()> {
+        if !self.slot {
+            return self.file.set_len(len);
+        }
+        self.set_header(len)?;
+        if len < before {
+            // What the content may grow over again has to be zeros.
+            self.file.write_all_at(&vec![0; (before - len) as usize], self.start + len)?;
+        }
+        Ok(())
+    }
+
+    fn set_header(&self, len: u64) -> io::Result<()> {
+        self.file.write_all_at(&header(len), self.start - HEADER_BYTES)
+    }
+}
+
+fn header(len: u64) -> [u8; HEADER_BYTES as usize] {
+    let mut header = [0; HEADER_BYTES as usize];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..].copy_from_slice(&len.to_le_bytes());
+    header
+}
+
+/// Which slots are given out, in use and free again. One process's view: what an earlier one left
+/// is found by `sweep`.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    /// The heap that slots are taken from, and the next one in it.
+    current: Option<(FileId, u64)>,
+    /// Slots of each heap of this process that were given out and did not come back.
+    out: HashMap<FileId, u64>,
+    /// Open slices, so that no slot is cleared under a reader.
+    open: HashMap<FileId, Weak<Slice>>,
+    /// Slots that nothing refers to any more and whose bytes wait to be given back.
+    retired: Vec<FileId>,
+}
+
+impl Slots {
+    /// Takes a slot of the current heap; none when a new heap has to be started.
+    pub fn take(&mut self) -> Option<FileId> {
+        let (number, next) = self.current?;
+        if next == SLOTS {
+            return None;
+        }
+        self.current = Some((number, next + 1));
+        *self.out.entry(number).or_default() += 1;
+        Some(slot_id(number, next))
+    }
+
+    pub fn start_heap(&mut self, number: FileId) {
+        self.current = Some((number, 0));
+    }
+
+    pub fn opened(&mut self, id: FileId, slice: &Arc<Slice>) {
+        self.open.insert(id, Arc::downgrade(slice));
+    }
+
+    pub fn slice(&self, id: FileId) -> Option<Arc<Slice>> {
+        self.open.get(&id).and_then(Weak::upgrade)
+    }
+
+    pub fn retire(&mut self, id: FileId) {
+        self.retired.push(id);
+        if let Some(out) = self.out.get_mut(&number_of(id)) {
+            *out = out.saturating_sub(1);
+        }
+    }
+
+    /// Retired slots that nobody has open any more, and of their heaps those that may go as a
+    /// whole as far as this process knows.
+    pub fn take_retired(&mut self) -> (Vec<FileId>, Vec<FileId>) {
+        self.open.retain(|_, slice| slice.strong_count() > 0);
+        let open = &self.open;
+        let (held, free): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.retired).into_iter().partition(|id| open.contains_key(id));
+        self.retired = held;
+        let mut heaps: Vec<FileId> = free.iter().map(|&id| number_of(id)).collect();
+        heaps.sort_unstable();
+        heaps.dedup();
+        let held: Vec<FileId> = self.open.keys().chain(&self.retired).copied().collect();
+        heaps.retain(|number| {
+            self.current.is_none_or(|c| c.0 != *number)
+                && self.out.get(number).is_none_or(|out| *out == 0)
+                && !held.iter().any(|id| number_of(*id) == *number)
+        });
+        for number in &heaps {
+            self.out.remove(number);
+        }
+        (free, heaps.into_iter().map(heap_id).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_lies_in_its_heap_and_is_found_by_any_of_its_bytes() {
+        for (number, index) in [(1, 0), (7, 1), (1 << 40, SLOTS - 1)] {
+            let id = slot_id(number, index);
+            let (heap, start) = place_of(id);
+            assert!(is_slot(id) && is_heap(heap) && !is_slot(heap) && !is_heap(id));
+            assert_eq!(number_of(id), number);
+            assert_eq!(number_of(heap), number);
+            assert_eq!(owner_of(heap, start), id);
+            assert_eq!(owner_of(heap, start + SLOT_BYTES - 1), id);
+            let (first, last) = slots_of(heap);
+            assert!(first <= id && id <= last);
+        }
+        assert_eq!(place_of(9), (9, 0));
+        assert_eq!(owner_of(9, 1 << 40), 9);
+    }
+
+    #[test]
+    fn a_slot_knows_its_length_and_hides_what_was_cut_off() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let slice = Slice::new(slot_id(3, 2), file);
+        assert_eq!(slice.stored_len().unwrap(), 0);
+        slice.write_at(b"hello world", 0, 0, 11).unwrap();
+        assert_eq!(slice.stored_len().unwrap(), 11);
+        slice.write_at(b"!", 11, 11, 12).unwrap();
+        slice.set_len(12, 5).unwrap();
+        slice.set_len(5, 8).unwrap();
+        assert_eq!(slice.stored_len().unwrap(), 8);
+        let mut back = [1; 8];
+        slice.file.read_exact_at(&mut back, slice.start).unwrap();
+        assert_eq!(&back, b"hello\0\0\0");
+    }
+
+    #[test]
+    fn a_heap_goes_when_all_its_slots_came_back_and_none_is_open() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.take(), None);
+        slots.start_heap(5);
+        let all: Vec<_> = (0..SLOTS).map(|_| slots.take().unwrap()).collect();
+        assert_eq!(slots.take(), None);
+        slots.start_heap(6);
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let slice = Arc::new(Slice::new(all[0], file));
+        slots.opened(all[0], &slice);
+        all.iter().for_each(|id| slots.retire(*id));
+        let (free, heaps) = slots.take_retired();
+        assert_eq!((free.len(), heaps.len()), (SLOTS as usize - 1, 0));
+        drop(slice);
+        let (free, heaps) = slots.take_retired();
+        assert_eq!((free, heaps), (vec![all[0]], vec![heap_id(5)]));
+    }
+}
