@@ -21,8 +21,7 @@ const START_WAIT: Duration = Duration::from_secs(1);
 /// Gives each of the `count` session threads its share of the processors that this process may use.
 pub fn spread(count: usize) -> io::Result<()> {
     let allowed = sched_getaffinity(None)?;
-    let processors: Vec<usize> =
-        (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
     let deadline = Instant::now() + START_WAIT;
     let threads = loop {
         let threads = session_threads()?;

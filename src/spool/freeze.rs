@@ -127,12 +127,6 @@ impl Spool {
         piece: &Cut,
     ) -> Result<Option<CachedBlock>, SpoolError> {
         let hash = piece.entry.hash;
-        // Verified, not just listed: this may be about to become the only copy. A damaged one is
-        // forgotten on the way.
-        let here = self.verified_here(&hash)?;
-        if here && !whole {
-            return Ok(None);
-        }
         if whole {
             let (file, start) = place_of(layer);
             return Ok(Some(CachedBlock {
@@ -142,6 +136,11 @@ impl Spool {
                 len: piece.entry.len,
                 unsent: true,
             }));
+        }
+        // Verified, not just listed: this may be about to become the only copy. A damaged one is
+        // forgotten on the way.
+        if self.verified_here(&hash)? {
+            return Ok(None);
         }
         let bytes = self.read_frozen(content, piece.offset, piece.entry.len as usize)?;
         if BlockHash::of(&bytes) != hash {
@@ -162,12 +161,12 @@ impl Spool {
         }
         let (size, written) = (parts.size, parts.mtime);
         self.db.change(|c| {
-            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
-            node.attrs.mtime = written.unwrap_or(node.attrs.mtime);
-            node.frozen = node.live.take();
-            node.size = size;
-            c.update_node(&node)?;
-            Ok::<_, SpoolError>(())
+            let node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            Ok::<_, SpoolError>(c.freeze_layer(
+                content.nid,
+                size,
+                written.unwrap_or(node.attrs.mtime),
+            )?)
         })?;
         parts.unsaved = false;
         parts.mtime = None;
@@ -221,8 +220,7 @@ impl Spool {
             let mut taken = Vec::new();
             for cut in &cuts {
                 let node = c.node(cut.content.nid)?;
-                let Some(mut node) = node.filter(|n| n.frozen.map(|f| f.0) == Some(cut.layer))
-                else {
+                let Some(node) = node.filter(|n| n.frozen.map(|f| f.0) == Some(cut.layer)) else {
                     taken.push(false);
                     continue;
                 };
@@ -235,12 +233,7 @@ impl Spool {
                     continue;
                 }
                 self.cache.index(c, &cut.blocks)?;
-                node.content = Some(cut.root.encode());
-                node.frozen = None;
-                if node.live.is_none() {
-                    node.size = cut.size;
-                }
-                c.update_node(&node)?;
+                c.set_content(node.nid, &cut.root.encode(), cut.size)?;
             }
             Ok::<_, SpoolError>(taken)
         })?;

@@ -96,14 +96,12 @@ impl Spool {
         };
         let id = layer.id;
         let noted = self.db.change(|c| {
-            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            let node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
             if node.superseded {
                 return Err(SpoolError::Superseded);
             }
             self.journal.note_node(c, &node)?;
-            node.live = Some((id, over));
-            c.update_node(&node)?;
-            Ok::<_, SpoolError>(())
+            Ok::<_, SpoolError>(c.set_live(content.nid, id, over)?)
         });
         if let Err(e) = noted {
             drop(layer);
@@ -144,9 +142,10 @@ impl Spool {
         let mut layer = Layer::create(files, id, None)?;
         layer.write_at(0, &bytes)?;
         let noted = self.db.change(|c| {
-            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
-            node.live = Some((id, false));
-            Ok::<_, SpoolError>(c.update_node(&node)?)
+            if c.node(content.nid)?.is_none() {
+                return Err(SpoolError::Gone);
+            }
+            Ok::<_, SpoolError>(c.set_live(content.nid, id, false)?)
         });
         if let Err(e) = noted {
             files.remove(id)?;

@@ -1,12 +1,14 @@
 //! Rows of the local tree: entries of directories.
 
 use drivefs_core::id::NodeId;
+use drivefs_core::node::NodeKind;
 use rusqlite::OptionalExtension;
 use rusqlite::params;
 
 use super::Conn;
 use super::DbError;
 use super::Nid;
+use super::Occupant;
 use super::nodes::id_from;
 
 impl Conn<'_> {
@@ -27,6 +29,20 @@ impl Conn<'_> {
             id_from(&bytes, 0)
         })
         .optional()?)
+    }
+
+    /// What an entry names, in short.
+    pub fn occupant(&self, parent: Nid, name: &[u8]) -> Result<Option<Occupant>, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT n.id, n.kind FROM dirent d JOIN node n ON n.nid=d.child \
+             WHERE d.parent=?1 AND d.name=?2",
+        )?;
+        let mut rows = s.query((parent as i64, name))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let id: Vec<u8> = row.get(0)?;
+        let kind: u8 = row.get(1)?;
+        let folder = NodeKind::from_u8(kind).is_some_and(NodeKind::is_folder);
+        Ok(Some(Occupant { id: id_from(&id, 0)?, folder }))
     }
 
     pub fn put_dirent(&self, parent: Nid, name: &[u8], child: Nid) -> Result<(), DbError> {

@@ -13,7 +13,9 @@ use rusqlite::params;
 use super::Conn;
 use super::DbError;
 use super::Node;
+use super::nodes::columns;
 use super::nodes::id_from;
+use super::nodes::node_from;
 use super::nodes::xattrs_from;
 use super::nodes::xattrs_to;
 
@@ -58,6 +60,8 @@ impl Occupant {
     }
 }
 
+/// Columns of `base_node`.
+const BASE_COLUMNS: usize = 15;
 const NODE: &str = "SELECT id, ns, present, mode, uid, gid, mtime, btime, xattrs, content, \
      version, inflight, since, at, error FROM base_node";
 const DIRENT: &str = "SELECT parent, name, ns, child, folder, since FROM base_dirent";
@@ -84,6 +88,27 @@ impl Conn<'_> {
             &[NODE, " WHERE ns=?1 AND since>?2 ORDER BY since LIMIT ?3"].concat(),
         )?;
         let rows = s.query_map((ns.0 as i64, after as i64, limit as i64), node_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Dirty nodes of a namespace as they are here, in the order they became so. Those without a
+    /// name here are left out.
+    pub fn dirty_with_local(
+        &self,
+        ns: NamespaceId,
+        limit: usize,
+    ) -> Result<Vec<(BaseNode, Node)>, DbError> {
+        let sql = concat!(
+            "SELECT b.id, b.ns, b.present, b.mode, b.uid, b.gid, b.mtime, b.btime, b.xattrs, \
+             b.content, b.version, b.inflight, b.since, b.at, b.error, ",
+            columns!(),
+            " FROM base_node b CROSS JOIN node n ON n.id=b.id WHERE b.ns=?1 AND n.links>0 \
+             ORDER BY b.since LIMIT ?2",
+        );
+        let mut s = self.sql.prepare_cached(sql)?;
+        let rows = s.query_map((ns.0 as i64, limit as i64), |r| {
+            Ok((node_row(r)?, node_from(r, BASE_COLUMNS)?))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -10,6 +10,8 @@ mod intents;
 mod meta;
 mod nodes;
 mod redo;
+#[cfg(test)]
+mod tests;
 
 pub use cached::CachedBlock;
 pub use db::Conn;

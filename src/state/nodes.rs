@@ -52,6 +52,7 @@ pub struct NodeEntry {
     pub node: Node,
 }
 
+/// Columns of a whole row of `node n`, in the order of `node_from`.
 macro_rules! columns {
     () => {
         "n.nid, n.id, n.ns, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, \
@@ -59,6 +60,8 @@ macro_rules! columns {
          n.live_over, n.frozen, n.frozen_over, n.superseded, n.source_ns, n.source_id"
     };
 }
+
+pub(super) use columns;
 
 /// Placeholders for a whole row.
 macro_rules! row_values {
@@ -182,6 +185,43 @@ impl Conn<'_> {
         Ok(())
     }
 
+    /// The live layer becomes the frozen one.
+    pub fn freeze_layer(&self, nid: Nid, size: u64, mtime: TimeNs) -> Result<(), DbError> {
+        self.execute(
+            "UPDATE node SET frozen=live, frozen_over=live_over, live=NULL, live_over=0, size=?2, \
+             mtime=?3 WHERE nid=?1",
+            params![nid as i64, size as i64, mtime],
+        )?;
+        Ok(())
+    }
+
+    /// The frozen layer became blocks: `content` is what lies under the live layer now.
+    pub fn set_content(&self, nid: Nid, content: &[u8], size: u64) -> Result<(), DbError> {
+        self.execute(
+            "UPDATE node SET content=?2, frozen=NULL, frozen_over=0, \
+             size=CASE WHEN live IS NULL THEN ?3 ELSE size END WHERE nid=?1",
+            params![nid as i64, content, size as i64],
+        )?;
+        Ok(())
+    }
+
+    pub fn set_live(&self, nid: Nid, live: FileId, over: bool) -> Result<(), DbError> {
+        self.execute(
+            "UPDATE node SET live=?2, live_over=?3 WHERE nid=?1",
+            params![nid as i64, live as i64, over],
+        )?;
+        Ok(())
+    }
+
+    /// The server has this version of a node, and needs no source for it any more.
+    pub fn set_version(&self, id: &NodeId, version: VersionNo) -> Result<(), DbError> {
+        self.execute(
+            "UPDATE node SET version=?2, source_ns=NULL, source_id=NULL WHERE id=?1",
+            params![id.as_bytes().as_slice(), version as i64],
+        )?;
+        Ok(())
+    }
+
     pub fn set_mtime(&self, nid: Nid, mtime: TimeNs, ctime: TimeNs) -> Result<(), DbError> {
         self.execute(
             "UPDATE node SET mtime=?2, ctime=?3 WHERE nid=?1",
@@ -275,7 +315,8 @@ fn bad(
     rusqlite::Error::FromSqlConversionFailure(column, t, Box::new(e))
 }
 
-fn node_from(r: &Row<'_>, c: usize) -> rusqlite::Result<Node> {
+/// A row whose columns begin at `c`.
+pub(super) fn node_from(r: &Row<'_>, c: usize) -> rusqlite::Result<Node> {
     let layer = |at: usize| -> rusqlite::Result<Option<(FileId, bool)>> {
         let file: Option<i64> = r.get(c + at)?;
         let over: bool = r.get(c + at + 1)?;

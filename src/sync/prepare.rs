@@ -172,6 +172,7 @@ async fn run_job(
     ns: NamespaceId,
     files: Vec<(NodeId, Nid)>,
 ) -> JobResult {
+    let (began, count) = (Instant::now(), files.len());
     let tree2 = tree.clone();
     let frozen = tokio::task::spawn_blocking(move || freeze(&tree2, &files))
         .await
@@ -180,7 +181,10 @@ async fn run_job(
         Ok(both) => both,
         Err(e) => return (Err(e.into()), Vec::new()),
     };
-    (upload(remote, tree.spool(), tree.db(), ns, items).await, failed)
+    let frozen_in = began.elapsed();
+    let uploaded = upload(remote, tree.spool(), tree.db(), ns, items).await;
+    tracing::debug!(files = count, ?frozen_in, sent_in = ?began.elapsed() - frozen_in, "job");
+    (uploaded, failed)
 }
 
 type Frozen = (Vec<Item>, Vec<(NodeId, String)>);

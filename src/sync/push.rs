@@ -21,7 +21,7 @@ use crate::tree::SentOp;
 use crate::tree::new_id;
 
 /// Intents looked at in one round.
-const BATCH: usize = 3000;
+const BATCH: usize = 2500;
 /// How soon to look again whether what moves into another namespace has arrived there.
 const LEAVING_WAIT: Duration = Duration::from_millis(100);
 /// Conflicts in a row before the engine slows down.
@@ -32,6 +32,7 @@ impl Engine {
     pub(super) async fn push(&mut self, ns: NamespaceId) -> Result<Duration, SyncError> {
         let mut batch = BATCH;
         loop {
+            let began = Instant::now();
             let tree = self.tree.clone();
             let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, batch))
                 .await
@@ -53,6 +54,7 @@ impl Engine {
                 busy = self.busy.len(),
                 uploaded = self.uploaded.len(),
                 ?again,
+                took = ?began.elapsed(),
                 "planned"
             );
             let full = nodes.len() >= batch || dirents.len() >= batch;
@@ -99,6 +101,7 @@ impl Engine {
 
     /// Commits changes. True when something was done.
     async fn commit(&mut self, ns: NamespaceId, changes: Vec<Change>) -> Result<bool, SyncError> {
+        let began = Instant::now();
         self.tree.note_inflight(&changes)?;
         let ops: Vec<Op> =
             changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
@@ -147,6 +150,7 @@ impl Engine {
             }
         }
         let progress = !sent.is_empty();
+        let committed_in = began.elapsed();
         if progress {
             self.conflicts = 0;
             let (tree, seq) = (self.tree.clone(), reply.seq);
@@ -154,6 +158,7 @@ impl Engine {
                 .await
                 .expect("noting what was sent does not panic")?;
         }
+        tracing::debug!(?committed_in, noted_in = ?began.elapsed() - committed_in, "committed");
         if conflict {
             self.conflicts += 1;
             self.shared.want_pull();

@@ -1,5 +1,6 @@
 //! What is ahead of the server, as the engine's planner sees it.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 
 use drivefs_core::id::NamespaceId;
@@ -61,20 +62,24 @@ impl Tree {
         limit: usize,
     ) -> Result<(Vec<PendingNode>, Vec<PendingDirent>), TreeError> {
         self.db.read(|c| {
-            let mut nodes = Vec::new();
-            for base in c.dirty_nodes(ns, 0, limit)? {
-                if let Some(local) = c.node_by_id(&base.id)?.filter(|n| n.links > 0) {
-                    nodes.push(PendingNode { base, local });
-                }
-            }
+            let mut nodes: Vec<PendingNode> = c
+                .dirty_with_local(ns, limit)?
+                .into_iter()
+                .map(|(base, local)| PendingNode { base, local })
+                .collect();
             let mut dirents = Vec::new();
+            let mut folders: HashMap<NodeId, Option<Nid>> = HashMap::new();
             for base in c.dirty_dirents(ns, 0, limit)? {
                 let (mut after, mut above) = (None, Vec::new());
-                if let Some(parent) = c.nid_of(&base.parent)?
-                    && let Some(node) = c.child(parent, &base.name)?
+                let parent = match folders.get(&base.parent) {
+                    Some(known) => *known,
+                    None => *folders.entry(base.parent).or_insert(c.nid_of(&base.parent)?),
+                };
+                if let Some(parent) = parent
+                    && let Some(local) = c.occupant(parent, &base.name)?
                 {
-                    after = Some(node.id);
-                    if node.kind.is_folder() {
+                    after = Some(local.id);
+                    if local.folder {
                         above = ids_above(c, parent)?;
                     }
                 }

@@ -52,10 +52,14 @@ impl Tree {
             if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == seq) {
                 c.put_namespace(&NamespaceRow { cursor: seq, ..space })?;
             }
+            let mut rest = Vec::new();
             for op in ops {
-                self.take_sent(c, ns, op)?;
+                if !self.take_created(c, op)? {
+                    self.take_sent(c, ns, op)?;
+                    rest.push(op);
+                }
             }
-            for op in ops {
+            for op in rest {
                 // Deleted here meanwhile: that says all that is still to be said about it.
                 if c.node_by_id(&op.change.node())?.is_some_and(|n| n.links == 0) {
                     c.delete_base_node(&op.change.node())?;
@@ -83,6 +87,39 @@ impl Tree {
     /// Notes why the server refused a node's change.
     pub fn refused(&self, node: &NodeId, why: &str) -> Result<(), TreeError> {
         Ok(self.db.write(|c| c.set_sync_error(node, Some(why)))?)
+    }
+
+    /// The common case: a file or folder was created and is here as it was sent. Its intents go.
+    /// False when there is more to it.
+    fn take_created(&self, c: &Conn<'_>, op: &SentOp) -> Result<bool, TreeError> {
+        let (id, place, attrs, xattrs, content) = match &op.change {
+            Change::Put { node, create: Some(place), content, attrs, xattrs, .. } => {
+                (node, place, attrs, xattrs, Some(&content.0))
+            }
+            Change::Mkdir { node, place, attrs, xattrs } => (node, place, attrs, xattrs, None),
+            _ => return Ok(false),
+        };
+        let Some(local) = c.node_by_id(id)? else { return Ok(false) };
+        let as_sent = local.live.is_none()
+            && local.frozen.is_none()
+            && local.content.as_ref() == content
+            && local.attrs == *attrs
+            && local.xattrs == *xattrs;
+        let name = place.name.as_bytes();
+        let there = match c.nid_of(&place.parent)? {
+            Some(parent) => c.dirent(parent, name)? == Some(local.nid),
+            None => false,
+        };
+        if !as_sent || !there {
+            return Ok(false);
+        }
+        for hash in &op.blocks {
+            c.mark_sent(hash)?;
+        }
+        c.delete_base_node(id)?;
+        c.delete_base_dirent(&place.parent, name)?;
+        c.set_version(id, op.version)?;
+        Ok(true)
     }
 
     fn take_sent(&self, c: &Conn<'_>, ns: NamespaceId, op: &SentOp) -> Result<(), TreeError> {
@@ -201,12 +238,7 @@ impl Tree {
     }
 
     fn set_version(&self, c: &Conn<'_>, id: &NodeId, version: VersionNo) -> Result<(), TreeError> {
-        if let Some(mut node) = c.node_by_id(id)? {
-            node.version = version;
-            node.source = None;
-            c.update_node(&node)?;
-        }
-        Ok(())
+        Ok(c.set_version(id, version)?)
     }
 
     /// The server has this at a place now.

@@ -184,7 +184,14 @@ impl Device<'_> {
     /// Drops everything in memory and opens the device again, as after kill -9.
     pub fn restart(&mut self) {
         self.go_offline();
+        let database = Arc::downgrade(self.running().fs.tree().db());
         self.running = None;
+        // Upload jobs under way hold on to it; a process that is gone holds on to nothing.
+        let until = Instant::now() + WAIT;
+        while database.strong_count() > 0 {
+            assert!(Instant::now() < until, "{}'s jobs do not end", self.name);
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.open();
     }
 
