@@ -27,12 +27,18 @@ use crate::state::Occupant;
 pub struct Journal {
     next: AtomicU64,
     wake: Arc<Notify>,
+    /// Times that `wake` was called.
+    calls: AtomicU64,
 }
 
 impl Journal {
     pub fn open(db: &Db) -> Result<Self, DbError> {
         let last = db.read(|c| c.max_since())?;
-        Ok(Self { next: AtomicU64::new(last + 1), wake: Arc::new(Notify::new()) })
+        Ok(Self {
+            next: AtomicU64::new(last + 1),
+            wake: Arc::new(Notify::new()),
+            calls: AtomicU64::new(0),
+        })
     }
 
     /// Fires after `wake`.
@@ -42,7 +48,13 @@ impl Journal {
 
     /// There is something to send. Called after the transaction.
     pub fn wake(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Grows with every change made here.
+    pub fn activity(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// The order number that the next intent will have.

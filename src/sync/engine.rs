@@ -33,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Bounds of the pause between two rounds; below the lower one it is not worth a timer.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after a round by what it committed: a stream of changes goes in larger commits.
+const GATHER_PER_OP: Duration = Duration::from_millis(2);
+const GATHER_MOST: Duration = Duration::from_millis(100);
 /// A refused change is tried again after this time.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(20);
 
@@ -60,6 +63,8 @@ pub struct Engine {
     pub(super) last_freeze: HashMap<NodeId, Instant>,
     /// The tree has moved on under a planned op.
     pub(super) conflicts: u32,
+    /// Ops committed in this round.
+    pub(super) committed: usize,
 }
 
 /// What an upload job reports.
@@ -125,6 +130,7 @@ impl Engine {
             refused: HashMap::new(),
             last_freeze: HashMap::new(),
             conflicts: 0,
+            committed: 0,
         };
         (engine, handle)
     }
@@ -137,11 +143,14 @@ impl Engine {
         let woken = self.tree.journal().woken();
         let mut backoff = Backoff::default();
         loop {
-            let began = Instant::now();
+            let (began, activity) = (Instant::now(), self.tree.journal().activity());
+            self.committed = 0;
             let result = self.round().await;
             // Under a stream of changes rounds take a part of the time, not all of it: whoever
-            // changes things needs the processor and the database too.
-            let pause = began.elapsed().saturating_mul(2).min(LONGEST_PAUSE);
+            // changes things needs the processor and the database too, and many changes in one
+            // commit cost little more than one.
+            let gather = GATHER_PER_OP.saturating_mul(self.committed as u32).min(GATHER_MOST);
+            let pause = began.elapsed().saturating_mul(2).min(LONGEST_PAUSE).max(gather);
             let wait = match result {
                 Ok(wait) => {
                     backoff.reset();
@@ -165,7 +174,8 @@ impl Engine {
                 () = woken.notified(), if !failed => {}
                 Some(report) = self.inbox.recv() => self.take_report(report),
             }
-            if pause > SHORT_PAUSE {
+            let busy = self.tree.journal().activity() != activity;
+            if busy && pause > SHORT_PAUSE {
                 tokio::time::sleep(pause).await;
             }
             while let Ok(report) = self.inbox.try_recv() {

@@ -1,9 +1,12 @@
 //! Planning what is ready and committing it.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
 use drivefs_core::id::OpKey;
 use drivefs_core::limits::COMMIT_OPS_MAX;
 use drivefs_core::node::NodeKind;
@@ -16,6 +19,7 @@ use drivefs_core::wire::OpResult;
 use super::SyncError;
 use super::engine::Engine;
 use super::plan::plan;
+use crate::journal::now;
 use crate::tree::PendingNode;
 use crate::tree::SentOp;
 use crate::tree::new_id;
@@ -24,6 +28,8 @@ use crate::tree::new_id;
 const BATCH: usize = 2500;
 /// How soon to look again whether what moves into another namespace has arrived there.
 const LEAVING_WAIT: Duration = Duration::from_millis(100);
+/// The time of a folder is sent when nothing was changed in it for this long.
+const QUIET_FOLDER: Duration = Duration::from_millis(200);
 /// Conflicts in a row before the engine slows down.
 const CONFLICTS_PATIENT: u32 = 20;
 
@@ -68,12 +74,56 @@ impl Engine {
                 self.tree.settle_all(ns, BATCH)?;
                 return Ok(again.min(self.next_refused()));
             }
+            if let Some(wait) = self.hold_back_times(&nodes, &mut changes) {
+                again = again.min(wait);
+            }
+            if changes.is_empty() {
+                return Ok(again.min(self.next_refused()));
+            }
             changes.truncate(COMMIT_OPS_MAX);
+            let ops = changes.len();
             let progress = self.commit(ns, changes).await?;
+            self.committed += ops;
             if !progress {
                 return Ok(again.min(self.next_refused()));
             }
+            if ops < COMMIT_OPS_MAX {
+                // All that was ready is done. What it made ready comes in the next round: together
+                // with what is changed meanwhile, not one by one.
+                return Ok(Duration::ZERO);
+            }
         }
+    }
+
+    /// Takes out the times of folders in which something changed a moment ago: they will change
+    /// again. Returns how long they may wait.
+    fn hold_back_times(
+        &self,
+        nodes: &[PendingNode],
+        changes: &mut Vec<Change>,
+    ) -> Option<Duration> {
+        let forced = self.shared.force.load(Ordering::Acquire);
+        let now = now();
+        let hot: HashMap<NodeId, Duration> = nodes
+            .iter()
+            .filter(|n| n.local.kind == NodeKind::Dir && n.base.since >= forced)
+            .filter_map(|n| {
+                let quiet = Duration::from_nanos(now.saturating_sub(n.local.ctime).max(0) as u64);
+                QUIET_FOLDER.checked_sub(quiet).map(|wait| (n.base.id, wait))
+            })
+            .collect();
+        let mut wait = None;
+        changes.retain(|change| match change {
+            Change::Setattr { node, .. } => match hot.get(node) {
+                Some(&left) => {
+                    wait = Some(wait.map_or(left, |w: Duration| w.min(left)));
+                    false
+                }
+                None => true,
+            },
+            _ => true,
+        });
+        wait
     }
 
     fn is_ready(&self, node: &PendingNode) -> bool {
