@@ -36,7 +36,7 @@ use crate::spool::Spool;
 use crate::state::Db;
 use crate::state::DbError;
 use crate::sync::Engine;
-use crate::sync::pull_all;
+use crate::sync::pull_some;
 use crate::tree::Tree;
 
 /// How long the mount of a known drive waits for the server.
@@ -88,7 +88,8 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let tree = Arc::new(Tree::open(db.clone(), journal, spool.clone(), account.device.clone())?);
     recover(&tree, &spool)?;
     if tree.cursor(info.root)?.is_none() {
-        pull_all(&remote, &tree, info.root, |_| {})
+        // The first page; the rest comes while the drive is in use.
+        pull_some(&remote, &tree, info.root, 1)
             .await
             .context("could not fetch the list of files")?;
     }
@@ -97,7 +98,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let fs = Arc::new(DriveFs::new(
         tree.clone(),
         owner,
-        remote.link().clone(),
+        remote.clone(),
         home.root().display().to_string(),
     ));
     fs.set_space(info.space);

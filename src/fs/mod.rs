@@ -6,6 +6,7 @@
 mod attr;
 mod dirs;
 mod files;
+mod listing;
 mod xattrs;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 
 use crate::remote::Link;
+use crate::remote::Remote;
 use crate::spool::Spool;
 use crate::tree::Tree;
 
@@ -28,6 +30,7 @@ pub use files::ReadHere;
 
 use dirs::DirHandle;
 use files::FileHandle;
+use listing::Listings;
 
 /// The drive as a file system.
 pub struct DriveFs {
@@ -40,12 +43,14 @@ pub struct DriveFs {
     dirs: Mutex<HashMap<u64, Arc<Mutex<DirHandle>>>>,
     space: Mutex<Space>,
     link: Arc<Link>,
+    remote: Remote,
+    listings: Listings,
     /// Folder of this device, told to `drivefs umount` by an attribute of the root.
     home: String,
 }
 
 impl DriveFs {
-    pub fn new(tree: Arc<Tree>, owner: Owner, link: Arc<Link>, home: String) -> Self {
+    pub fn new(tree: Arc<Tree>, owner: Owner, remote: Remote, home: String) -> Self {
         Self {
             spool: tree.spool().clone(),
             tree,
@@ -54,7 +59,9 @@ impl DriveFs {
             files: Mutex::default(),
             dirs: Mutex::default(),
             space: Mutex::new(Space::default()),
-            link,
+            link: remote.link().clone(),
+            remote,
+            listings: Listings::default(),
             home,
         }
     }

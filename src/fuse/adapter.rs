@@ -79,6 +79,26 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// Runs `then` when these folders show all that they have: at once, but for folders that the
+    /// first fill of the replica has not brought yet. Those are asked for by a task.
+    fn when_listed(
+        &self,
+        folders: &[u64],
+        then: impl FnOnce(&DriveFs, Result<(), TreeError>) + Send + 'static,
+    ) {
+        let unlisted = self.fs.unlisted(folders);
+        if unlisted.is_empty() {
+            return then(&self.fs, Ok(()));
+        }
+        let fs = self.fs.clone();
+        self.runtime.spawn(async move {
+            let listed = fs.list_folders(&unlisted).await;
+            then(&fs, listed);
+        });
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -107,7 +127,15 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.fs.lookup(parent.0, name.as_bytes()) {
-            Err(TreeError::NotFound) => reply.entry(&TTL, &no_attr(), GENERATION),
+            Err(TreeError::NotFound) => {
+                let name = name.to_owned();
+                self.when_listed(&[parent.0], move |fs, listed| {
+                    match listed.and_then(|()| fs.lookup(parent.0, name.as_bytes())) {
+                        Err(TreeError::NotFound) => reply.entry(&TTL, &no_attr(), GENERATION),
+                        result => entry(reply, result),
+                    }
+                });
+            }
             result => entry(reply, result),
         }
     }
@@ -216,7 +244,11 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.tree().rmdir(parent.0, name.as_bytes()));
+        let name = name.to_owned();
+        let folder = self.fs.folder_at(parent.0, name.as_bytes());
+        self.when_listed(folder.as_slice(), move |fs, listed| {
+            empty(reply, listed.and_then(|()| fs.tree().rmdir(parent.0, name.as_bytes())));
+        });
     }
 
     fn rename(
@@ -238,8 +270,13 @@ impl Filesystem for Adapter {
         } else {
             return reply.error(Errno::EINVAL);
         };
-        let (from, to) = (name.as_bytes(), newname.as_bytes());
-        empty(reply, self.fs.tree().rename(parent.0, from, newparent.0, to, mode));
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        let target = self.fs.folder_at(newparent.0, newname.as_bytes());
+        self.when_listed(target.as_slice(), move |fs, listed| {
+            let (from, to) = (name.as_bytes(), newname.as_bytes());
+            let rename = |()| fs.tree().rename(parent.0, from, newparent.0, to, mode);
+            empty(reply, listed.and_then(rename));
+        });
     }
 
     fn link(
@@ -441,10 +478,12 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-        match self.fs.opendir(ino.0) {
-            Ok(handle) => reply.opened(FileHandle(handle), flags),
-            Err(e) => reply.error(errno(&e)),
-        }
+        self.when_listed(&[ino.0], move |fs, listed| {
+            match listed.and_then(|()| fs.opendir(ino.0)) {
+                Ok(handle) => reply.opened(FileHandle(handle), flags),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn readdir(

@@ -153,6 +153,11 @@ impl Remote {
         self.post(&self.patient, "/sync/v1/changes", r).await
     }
 
+    /// One page of a folder's entries.
+    pub async fn list(&self, r: &wire::ListRequest) -> Result<wire::ListReply, RemoteError> {
+        self.post(&self.quick, "/sync/v1/list", r).await
+    }
+
     /// Held by the server until something changed or the time is up.
     pub async fn poll(&self, r: &wire::PollRequest) -> Result<wire::PollReply, RemoteError> {
         let body = to_json(r)?;

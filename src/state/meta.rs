@@ -31,6 +31,11 @@ impl Conn<'_> {
         Ok(())
     }
 
+    pub fn delete_meta(&self, key: &str) -> Result<(), DbError> {
+        self.execute("DELETE FROM meta WHERE key=?1", params![key])?;
+        Ok(())
+    }
+
     pub fn namespaces(&self) -> Result<Vec<NamespaceRow>, DbError> {
         let mut s = self.sql.prepare_cached("SELECT ns, root, cursor, role FROM namespace")?;
         let rows = s.query_map([], namespace_row)?;

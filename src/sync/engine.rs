@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::SyncError;
 use super::backoff::Backoff;
 use super::poll;
-use super::pull::pull_all;
+use super::pull::pull_some;
 use super::upload::UploadError;
 use super::upload::Uploaded;
 use crate::remote::Remote;
@@ -38,6 +38,9 @@ const GATHER_PER_OP: Duration = Duration::from_millis(2);
 const GATHER_MOST: Duration = Duration::from_millis(100);
 /// A refused change is tried again after this time.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(20);
+
+/// Pages pulled before a round goes on to what is to be sent.
+const PULL_PAGES: usize = 50;
 
 /// The engine. `run` consumes it; an `EngineHandle` talks to it.
 pub struct Engine {
@@ -191,8 +194,13 @@ impl Engine {
         }
         let wanted = self.shared.pulls_wanted.load(Ordering::Acquire);
         if wanted > self.shared.pulls_done.load(Ordering::Acquire) {
-            pull_all(&self.remote, &self.tree, self.root, |_| {}).await?;
-            self.shared.pulls_done.fetch_max(wanted, Ordering::Release);
+            let all = pull_some(&self.remote, &self.tree, self.root, PULL_PAGES).await?;
+            if all {
+                self.shared.pulls_done.fetch_max(wanted, Ordering::Release);
+            } else {
+                // What is ahead here does not wait for all that is new there.
+                self.shared.kick.notify_one();
+            }
         }
         let namespaces = self.tree.db().peek(|c| c.namespaces()).map_err(TreeError::from)?;
         let mut wait = IDLE;

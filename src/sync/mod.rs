@@ -18,6 +18,7 @@ pub use engine::Engine;
 pub use engine::EngineHandle;
 pub use engine::EngineStatus;
 pub use pull::pull_all;
+pub use pull::pull_some;
 
 use crate::remote::RemoteError;
 use crate::tree::TreeError;

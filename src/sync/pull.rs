@@ -20,35 +20,65 @@ pub async fn pull_all(
     root: NamespaceId,
     mut progress: impl FnMut(usize),
 ) -> Result<(), SyncError> {
-    let mut queue = vec![root];
-    queue.extend(known_namespaces(tree)?.into_iter().filter(|&ns| ns != root));
     let mut rows = 0;
-    let mut at = 0;
-    while let Some(&ns) = queue.get(at) {
-        at += 1;
-        loop {
-            let cursor = tree.cursor(ns)?.unwrap_or(0);
-            // The first fill takes large pages: nobody waits for the tree yet.
-            let limit = if cursor == 0 { CHANGES_ROWS_MAX } else { PAGE_ROWS };
-            let page = remote.changes(&ChangesRequest { ns, cursor, limit }).await?;
-            rows += page.nodes.len();
-            let more = page.more;
-            let tree = tree.clone();
-            let applied = tokio::task::spawn_blocking(move || tree.apply(ns, ns == root, &page))
-                .await
-                .expect("applying does not panic")?;
-            for new in applied.new_namespaces {
-                if !queue.contains(&new) {
-                    queue.push(new);
-                }
-            }
-            progress(rows);
-            if !more {
-                break;
-            }
+    loop {
+        let (more, new) = pull_pages(remote, tree, root, 1).await?;
+        rows += new;
+        progress(rows);
+        if !more {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Applies up to `pages` full pages. True when that was all that the server has by now.
+pub async fn pull_some(
+    remote: &Remote,
+    tree: &Arc<Tree>,
+    root: NamespaceId,
+    pages: usize,
+) -> Result<bool, SyncError> {
+    Ok(!pull_pages(remote, tree, root, pages).await?.0)
+}
+
+/// Applies up to `pages` pages; returns whether there are more, and how many rows came.
+async fn pull_pages(
+    remote: &Remote,
+    tree: &Arc<Tree>,
+    root: NamespaceId,
+    pages: usize,
+) -> Result<(bool, usize), SyncError> {
+    let mut queue = vec![root];
+    queue.extend(known_namespaces(tree)?.into_iter().filter(|&ns| ns != root));
+    let (mut left, mut rows, mut at) = (pages, 0, 0);
+    while let Some(&ns) = queue.get(at) {
+        let cursor = tree.cursor(ns)?;
+        if left == 0 && cursor.is_some() {
+            return Ok((true, rows));
+        }
+        // A fill takes large pages: nobody waits for these rows.
+        let filling = tree.is_filling() || cursor.is_none();
+        let limit = if filling { CHANGES_ROWS_MAX } else { PAGE_ROWS };
+        let request = ChangesRequest { ns, cursor: cursor.unwrap_or(0), limit };
+        let page = remote.changes(&request).await?;
+        rows += page.nodes.len();
+        let more = page.more;
+        left = left.saturating_sub(usize::from(more));
+        let tree = tree.clone();
+        let applied = tokio::task::spawn_blocking(move || tree.apply(ns, ns == root, &page))
+            .await
+            .expect("applying does not panic")?;
+        for new in applied.new_namespaces {
+            if !queue.contains(&new) {
+                // Its first page comes next: from then on its folders can be listed.
+                queue.insert(at, new);
+            }
+        }
+        if !more && queue.get(at) == Some(&ns) {
+            at += 1;
+        }
+    }
+    Ok((false, rows))
 }
 
 fn known_namespaces(tree: &Tree) -> Result<Vec<NamespaceId>, SyncError> {

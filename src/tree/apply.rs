@@ -91,8 +91,20 @@ impl Tree {
                 self.drop_deleted(c, row, &mut applied)?;
             }
             c.put_namespace(&NamespaceRow { cursor: page.cursor, role: page.role, ..space })?;
+            if !page.more {
+                self.end_fill(c, ns)?;
+            }
             Ok::<_, TreeError>(applied)
         })?;
+        if !page.more {
+            self.filling.end(ns);
+        }
+        self.after_apply(&mut applied)?;
+        Ok(applied)
+    }
+
+    /// What follows the transaction of remote changes.
+    pub(super) fn after_apply(&self, applied: &mut Applied) -> Result<(), TreeError> {
         for (nid, places) in std::mem::take(&mut applied.superseded) {
             if let Some(content) = self.spool.loaded(nid) {
                 let mut parts = content.parts_mut();
@@ -105,7 +117,7 @@ impl Tree {
         for node in std::mem::take(&mut applied.gone) {
             self.spool.discard(&node)?;
         }
-        Ok(applied)
+        Ok(())
     }
 
     /// The cursor of a namespace; none when it is not in the replica yet.
@@ -132,10 +144,11 @@ impl Tree {
         c.insert_node(&node)?;
         let space = NamespaceRow { ns, root: nid, cursor: 0, role: page.role };
         c.put_namespace(&space)?;
+        self.begin_fill(c, ns)?;
         Ok(space)
     }
 
-    fn apply_node(
+    pub(super) fn apply_node(
         &self,
         c: &Conn<'_>,
         ns: NamespaceId,

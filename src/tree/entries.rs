@@ -112,7 +112,9 @@ impl Tree {
         }
         c.put_dirent(parent, name, node.nid)?;
         c.add_links(node.nid, 1, now())?;
-        applied.invalid.push(Invalidation::Entry { parent, name: name.to_vec() });
+        if self.filling.is_complete(node.ns, parent) {
+            applied.invalid.push(Invalidation::Entry { parent, name: name.to_vec() });
+        }
         Ok(())
     }
 

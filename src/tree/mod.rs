@@ -9,6 +9,7 @@ mod apply;
 mod conflict;
 mod cross;
 mod entries;
+mod filling;
 mod ops;
 mod pending;
 mod removal;
@@ -40,6 +41,8 @@ use crate::state::Nid;
 use crate::state::Node;
 use crate::state::NodeEntry;
 use crate::state::ROOT;
+
+use filling::Filling;
 
 pub use apply::Applied;
 pub use conflict::CONFLICT_XATTR;
@@ -107,6 +110,7 @@ pub struct Tree {
     next_nid: AtomicU64,
     device: String,
     listener: Mutex<Option<Sender<Invalidation>>>,
+    filling: Filling,
 }
 
 impl Tree {
@@ -116,7 +120,8 @@ impl Tree {
         spool: Arc<Spool>,
         device: String,
     ) -> Result<Self, DbError> {
-        let next = db.read(|c| c.max_nid())? + 1;
+        let (next, filling) =
+            db.read(|c| Ok::<_, DbError>((c.max_nid()? + 1, Filling::load(c)?)))?;
         Ok(Self {
             db,
             journal,
@@ -124,6 +129,7 @@ impl Tree {
             next_nid: AtomicU64::new(next.max(ROOT + 1)),
             device,
             listener: Mutex::default(),
+            filling,
         })
     }
 

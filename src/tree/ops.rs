@@ -124,6 +124,10 @@ impl Tree {
         self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
         c.insert_node(&node)?;
         c.put_dirent(parent, place, node.nid)?;
+        if node.kind == NodeKind::Dir {
+            // A new folder has no entries that could be elsewhere.
+            self.filling.note_complete(node.ns, node.nid);
+        }
         self.touch(c, &dir, time)?;
         Ok(node)
     }

@@ -148,7 +148,7 @@ impl Device<'_> {
             runtime.block_on(pull_all(&remote, &tree, self.root, |_| {})).expect("the first fill");
         }
         let owner = Owner { uid: ME.uid, gid: ME.gid };
-        let fs = DriveFs::new(tree.clone(), owner, remote.link().clone(), String::new());
+        let fs = DriveFs::new(tree.clone(), owner, remote.clone(), String::new());
         let (engine, handle) = Engine::new(remote, tree, self.root);
         let task = runtime.spawn(engine.run());
         self.running = Some(Running { fs: Arc::new(fs), engine: handle, task: Some(task) });
