@@ -68,6 +68,7 @@ step() {
 
 scripts() {
     shellcheck -x tests/run.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
+        (cd tests/bench && shellcheck -x -a run.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
 }
 

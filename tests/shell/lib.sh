@@ -125,6 +125,7 @@ now_ms() {
 
 # ---- server ------------------------------------------------------------------------------------
 
+# shellcheck disable=SC2120
 start_server() {
     SERVER_ARGS=("$@")
     online
