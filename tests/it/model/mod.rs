@@ -1,0 +1,125 @@
+//! The mount against a plain folder: the same random operations on both give the same results,
+//! errno by errno, and the same tree; after `drivefs sync` another device shows that tree too.
+//!
+//! A seed is one case. `DRIVEFS_MODEL_SEEDS=100..600` runs others than the few of every test run;
+//! a seed that fails is shrunk, and its operations are printed as they stand in `regressions.rs`.
+//! What differs by design is said in `apply.rs` and `snapshot.rs`, each with its reason.
+
+mod apply;
+mod op;
+mod regressions;
+mod snapshot;
+mod world;
+
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::test_runner::Config;
+use proptest::test_runner::RngAlgorithm;
+use proptest::test_runner::TestCaseError;
+use proptest::test_runner::TestError;
+use proptest::test_runner::TestRng;
+use proptest::test_runner::TestRunner;
+
+use apply::Runner;
+use op::Op;
+use snapshot::Snapshot;
+use world::World;
+
+/// Cases of every test run: under a minute on two cores.
+const SEEDS: &str = "0..40";
+const OPS_MAX: usize = 90;
+/// Most runs, and most time (ms), for making a failing case small.
+const SHRINK_RUNS_MAX: u32 = 300;
+const SHRINK_TIME_MS_MAX: u32 = 120_000;
+
+/// Runs operations on both sides in folders of their own, and compares: each result, the trees,
+/// and the tree on the second device. Returns the folder's name.
+fn run(world: &World, ops: &[Op]) -> Result<String, String> {
+    let name = world.new_case();
+    let mut runner = Runner::new(world, &name);
+    for (i, op) in ops.iter().enumerate() {
+        runner.step(op).map_err(|e| format!("operation {i}, {op:?}: {e}"))?;
+    }
+    let used = runner.end();
+    let plain = world.plain(&name);
+    compare(&plain, &world.mount_one(&name), "the mount").map_err(|e| format!("{e}\n{used}"))?;
+    world.sync()?;
+    compare(&plain, &world.mount_two(&name), "the second device")
+        .map_err(|e| format!("{e}\n{used}"))?;
+    Ok(name)
+}
+
+fn compare(plain: &Path, other: &Path, what: &str) -> Result<(), String> {
+    let (want, found) = (Snapshot::of(plain)?, Snapshot::of(other)?);
+    want.differences(&found).map_or(Ok(()), |d| Err(format!("{what} shows another tree:\n{d}")))
+}
+
+fn check_seed(world: &World, seed: u64, kept: &mut Vec<String>) {
+    let config = Config {
+        cases: 1,
+        max_shrink_iters: SHRINK_RUNS_MAX,
+        max_shrink_time: SHRINK_TIME_MS_MAX,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let names = std::cell::RefCell::new(Vec::new());
+    let result = runner.run(&vec(op::any_op(), 1..OPS_MAX), |ops| {
+        let name = run(world, &ops).map_err(TestCaseError::fail)?;
+        names.borrow_mut().push(name);
+        Ok(())
+    });
+    match result {
+        Ok(()) => {}
+        Err(TestError::Abort(why)) => panic!("seed {seed}: {why}"),
+        Err(TestError::Fail(why, ops)) => {
+            let (ops, why) = without_bystanders(world, ops, why.message().to_owned());
+            let lines: Vec<_> = ops.iter().map(|op| format!("    {op:?},")).collect();
+            panic!("seed {seed}: {why}\nwith these operations:\n{}", lines.join("\n"));
+        }
+    }
+    kept.extend(names.into_inner());
+}
+
+/// Leaves out every operation that the failure can do without.
+fn without_bystanders(world: &World, mut ops: Vec<Op>, mut why: String) -> (Vec<Op>, String) {
+    for i in (0..ops.len()).rev() {
+        let mut fewer = ops.clone();
+        fewer.remove(i);
+        if let Err(e) = run(world, &fewer) {
+            (ops, why) = (fewer, e);
+        }
+    }
+    (ops, why)
+}
+
+/// After all cases: a device that has never seen the drive, and the first one mounted again.
+fn check_again(world: &mut World, names: &[String]) {
+    world.remount_one();
+    world.mount_third();
+    for name in names {
+        let plain = world.plain(name);
+        for (other, what) in [
+            (world.mount_one(name), "the mount, mounted again,"),
+            (world.mount_three(name), "a new device"),
+        ] {
+            compare(&plain, &other, what).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn the_mount_does_what_a_plain_folder_does() {
+    let seeds = std::env::var("DRIVEFS_MODEL_SEEDS").unwrap_or_else(|_| SEEDS.into());
+    let (from, to) = seeds.split_once("..").expect("a range of seeds");
+    let mut world = World::new();
+    let mut names = Vec::new();
+    for seed in from.parse::<u64>().expect("a number")..to.parse().expect("a number") {
+        check_seed(&world, seed, &mut names);
+    }
+    check_again(&mut world, &names);
+}
