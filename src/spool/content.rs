@@ -148,6 +148,11 @@ impl Content {
         self.parts().size
     }
 
+    /// True while an earlier freeze has not come to its end: the next one takes nothing newer.
+    pub fn has_frozen(&self) -> bool {
+        self.parts().frozen.is_some()
+    }
+
     pub fn has_writers(&self) -> bool {
         self.writers.load(Ordering::Relaxed) > 0
     }

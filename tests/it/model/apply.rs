@@ -78,9 +78,16 @@ impl<'w> Runner<'w> {
 
     /// Does one operation on both sides; an error says how they differ.
     pub fn step(&mut self, op: &Op) -> std::result::Result<(), String> {
-        if let Op::Sync = op {
-            self.log.push("sync".into());
-            return self.world.sync();
+        match op {
+            Op::Sync => {
+                self.log.push("Sync".into());
+                return self.world.sync();
+            }
+            Op::Kill => {
+                self.log.push("Kill".into());
+                return self.kill();
+            }
+            _ => {}
         }
         let places = Places::of(&self.plain.top);
         let found = self.mount.apply(op, &places);
@@ -88,12 +95,22 @@ impl<'w> Runner<'w> {
             return Ok(());
         }
         let wanted = self.plain.apply(op, &places);
+        self.world.count(wanted.is_ok());
         self.log.push(format!("{} -> {}", places.show(op), show(&wanted)));
         if same(&wanted, &found) {
             return Ok(());
         }
         let (wanted, found) = (show(&wanted), show(&found));
         Err(format!("the mount: {found}; a plain folder: {wanted}\n{}", self.log.join("\n")))
+    }
+
+    fn kill(&mut self) -> std::result::Result<(), String> {
+        self.world.kill_one()?;
+        for side in [&mut self.plain, &mut self.mount] {
+            side.open = Default::default();
+        }
+        self.world.mount_one_again();
+        Ok(())
     }
 
     /// Closes everything; tells what was done.
@@ -210,8 +227,8 @@ impl Side {
                 let file = rustix::fs::open(path(at), flags, bits(*mode))?;
                 self.open[*slot as usize] = Some(File::from(file));
             }
-            Op::Close { slot } => drop(self.open[*slot as usize].take()),
-            Op::Sync => unreachable!("done by the runner"),
+            Op::Close { slot } => drop(self.open[self.slot(*slot)].take()),
+            Op::Sync | Op::Kill => unreachable!("done by the runner"),
             Op::Write { .. }
             | Op::Read { .. }
             | Op::Truncate { .. }
@@ -325,9 +342,15 @@ impl Side {
         Ok(Answer::Done)
     }
 
+    /// One of the open slots, if any.
+    fn slot(&self, number: u8) -> usize {
+        let open: Vec<_> = (0..SLOTS).filter(|&i| self.open[i].is_some()).collect();
+        open.get(number as usize % open.len().max(1)).copied().unwrap_or(0)
+    }
+
     fn apply_to_handle(&mut self, op: &Op) -> Result<Answer> {
-        // A slot that is not open answers as a closed descriptor does.
-        let file = |slot: u8| self.open[slot as usize].as_ref().ok_or(Errno::BADF);
+        // When nothing is open it is as with a closed descriptor.
+        let file = |slot: u8| self.open[self.slot(slot)].as_ref().ok_or(Errno::BADF);
         match op {
             Op::Write { slot, offset, len, seed } => {
                 let bytes = bytes(*len, *seed);

@@ -221,20 +221,27 @@ pub enum Op {
     },
     /// The changes so far are on the server before the next operation.
     Sync,
+    /// The daemon dies by SIGKILL, with what is open, and the drive is mounted again.
+    Kill,
+}
+
+/// Mostly one of the plain names.
+fn name() -> impl Strategy<Value = u8> {
+    prop_oneof![12 => 0u8..5, 2 => 5u8..8, 1 => Just(8u8)]
 }
 
 fn at() -> impl Strategy<Value = At> {
     prop_oneof![
-        6 => any::<u8>().prop_map(At::Known),
-        4 => (any::<u8>(), 0..NAMES.len() as u8).prop_map(|(d, n)| At::In(d, n)),
-        1 => (any::<u8>(), 0..NAMES.len() as u8).prop_map(|(d, n)| At::Below(d, n)),
+        12 => any::<u8>().prop_map(At::Known),
+        4 => (any::<u8>(), name()).prop_map(|(d, n)| At::In(d, n)),
+        1 => (any::<u8>(), name()).prop_map(|(d, n)| At::Below(d, n)),
     ]
 }
 
 /// Mostly a free or common name in a folder.
 fn new_at() -> impl Strategy<Value = At> {
     prop_oneof![
-        8 => (any::<u8>(), 0..NAMES.len() as u8).prop_map(|(d, n)| At::In(d, n)),
+        8 => (any::<u8>(), name()).prop_map(|(d, n)| At::In(d, n)),
         1 => at(),
     ]
 }
@@ -347,7 +354,7 @@ fn on_names() -> impl Strategy<Value = Op> {
 }
 
 fn on_attributes() -> impl Strategy<Value = Op> {
-    let name = 0..XATTRS.len() as u8;
+    let name = prop_oneof![8 => Just(0u8), 1 => 1..XATTRS.len() as u8];
     let set = prop_oneof![Just(Set::Any), Just(Set::Create), Just(Set::Replace)];
     prop_oneof![
         (at(), mode()).prop_map(|(at, mode)| Op::Chmod { at, mode }),
@@ -369,11 +376,39 @@ fn on_attributes() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub fn any_op() -> impl Strategy<Value = Op> {
+fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        10 => on_names().boxed(),
-        10 => on_handles().boxed(),
-        6 => on_attributes().boxed(),
-        1 => Just(Op::Sync).boxed(),
+        100 => on_names().boxed(),
+        100 => on_handles().boxed(),
+        60 => on_attributes().boxed(),
+        10 => Just(Op::Sync).boxed(),
+        2 => Just(Op::Kill).boxed(),
     ]
+}
+
+/// A small tree to begin with.
+fn beginning() -> Vec<Op> {
+    let file = |folder, name, len| Op::WriteFile {
+        at: At::In(folder, name),
+        len,
+        seed: name,
+        append: false,
+    };
+    vec![
+        Op::Mkdir { at: At::In(0, 0), mode: 0o755 },
+        Op::Mkdir { at: At::In(1, 1), mode: 0o755 },
+        file(0, 2, 10),
+        file(1, 3, 5_000),
+        file(2, 4, 70_000),
+        Op::Mkdir { at: At::In(0, 1), mode: 0o700 },
+    ]
+}
+
+/// The operations of one case.
+pub fn case(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(any_op(), count).prop_map(|ops| {
+        let mut all = beginning();
+        all.extend(ops);
+        all
+    })
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::FileType;
 use std::fs::Metadata;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -93,7 +92,7 @@ pub fn xattr_names(path: &Path) -> Result<BTreeSet<Vec<u8>>, Errno> {
 struct Entry {
     facts: Facts,
     /// Of a file its hash, of a symlink its target.
-    content: Vec<u8>,
+    content: String,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first path of the same inode: which names are links of each other.
     first: PathBuf,
@@ -127,10 +126,23 @@ impl Snapshot {
 
     /// How another tree differs from this one, which is as it should be.
     pub fn differences(&self, found: &Self) -> Option<String> {
+        self.differences_by(found, Entry::agrees)
+    }
+
+    /// The same, with the very same times.
+    pub fn exact_differences(&self, found: &Self) -> Option<String> {
+        self.differences_by(found, Entry::eq)
+    }
+
+    fn differences_by(
+        &self,
+        found: &Self,
+        agree: impl Fn(&Entry, &Entry) -> bool,
+    ) -> Option<String> {
         let mut out = Vec::new();
         for path in self.0.keys().chain(found.0.keys()).collect::<BTreeSet<_>>() {
             match (self.0.get(path), found.0.get(path)) {
-                (Some(a), Some(b)) if a.agrees(b) => {}
+                (Some(a), Some(b)) if agree(a, b) => {}
                 (Some(a), Some(b)) => out.push(format!("{path:?}: {b:?}\n  instead of {a:?}")),
                 (Some(_), None) => out.push(format!("{path:?} is missing")),
                 (None, _) => out.push(format!("{path:?} should not be there")),
@@ -153,9 +165,9 @@ fn entry(top: &Path, path: &Path, inodes: &mut BTreeMap<u64, PathBuf>) -> std::i
     let m = std::fs::symlink_metadata(&full)?;
     let facts = Facts::of(&m);
     let content = match facts.kind {
-        'f' => blake3::hash(&std::fs::read(&full)?).as_bytes().to_vec(),
-        'l' => std::fs::read_link(&full)?.as_os_str().as_bytes().to_vec(),
-        _ => Vec::new(),
+        'f' => blake3::hash(&std::fs::read(&full)?).to_hex()[..16].to_owned(),
+        'l' => format!("{:?}", std::fs::read_link(&full)?),
+        _ => String::new(),
     };
     let mut xattrs = BTreeMap::new();
     for name in xattr_names(&full)? {

@@ -1,6 +1,7 @@
 //! A server in this process, and devices that are the real program, mounted.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,6 +9,8 @@ use std::process::Output;
 use std::process::Stdio;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use drivefs_server::app::Server;
 use drivefs_server::config::Config;
@@ -15,6 +18,7 @@ use drivefs_server::config::Config;
 const EMAIL: &str = "model@example.org";
 const PASSWORD: &str = "correct horse battery";
 const SYNC_SECS: &str = "60";
+const DEATH_WAIT: Duration = Duration::from_secs(10);
 const QUOTA_BYTES: u64 = 1 << 40;
 
 /// Two devices of one account, and a plain folder to compare with.
@@ -22,6 +26,7 @@ pub struct World {
     devices: Vec<Device>,
     plain: tempfile::TempDir,
     cases: AtomicU64,
+    tally: [AtomicU64; 2],
     url: String,
     // These end last, in this order.
     server: Option<Server>,
@@ -65,6 +70,7 @@ impl World {
             devices: Vec::new(),
             plain,
             cases: AtomicU64::new(0),
+            tally: Default::default(),
             url,
             server: Some(server),
             runtime,
@@ -119,6 +125,25 @@ impl World {
         Ok(())
     }
 
+    /// The daemon of device one dies at once.
+    pub fn kill_one(&self) -> Result<(), String> {
+        self.devices[0].kill()
+    }
+
+    pub fn mount_one_again(&self) {
+        self.devices[0].mount();
+    }
+
+    /// Notes an operation, and whether it did something.
+    pub fn count(&self, done: bool) {
+        self.tally[usize::from(done)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Operations that were refused, and those that were done.
+    pub fn tally(&self) -> [u64; 2] {
+        [0, 1].map(|i| self.tally[i].load(Ordering::Relaxed))
+    }
+
     pub fn remount_one(&self) {
         self.devices[0].umount().expect("unmounts");
         self.devices[0].mount();
@@ -168,6 +193,32 @@ impl Device {
 
     fn mount(&self) {
         self.run(&["mount", &self.dir.to_string_lossy()]).expect("mounts");
+    }
+
+    /// The daemon: whoever holds the home's lock.
+    fn pid(&self) -> Option<rustix::process::Pid> {
+        let lock = std::fs::metadata(self.home.join("lock")).ok()?.ino();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let inode = words.get(5)?.rsplit(':').next()?.parse::<u64>().ok()?;
+            let pid = words[4].parse().ok().and_then(rustix::process::Pid::from_raw)?;
+            (words[1] == "FLOCK" && inode == lock).then_some(pid)
+        })
+    }
+
+    fn kill(&self) -> Result<(), String> {
+        let pid = self.pid().ok_or("there is no daemon")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+            .map_err(|e| format!("the daemon cannot be killed: {e}"))?;
+        let until = Instant::now() + DEATH_WAIT;
+        while self.pid().is_some() {
+            if Instant::now() > until {
+                return Err("the daemon does not die".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn umount(&self) -> Result<(), String> {
