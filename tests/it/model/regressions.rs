@@ -1,6 +1,8 @@
 //! Cases that failed once, shrunk, each under the name of what was wrong.
 
+use super::op::Access;
 use super::op::At;
+use super::op::Make;
 use super::op::Op;
 use super::op::Time;
 use super::run;
@@ -19,5 +21,26 @@ fn regression_a_time_before_1970_keeps_its_nanoseconds() {
     check(&[
         Op::WriteFile { at: At::In(0, 0), len: 0, seed: 0, append: false },
         Op::Utimens { at: At::Known(0), mtime: Time::At(-1_000_000_000, 999_999_999) },
+    ]);
+}
+
+#[test]
+fn regression_a_write_moves_the_time_though_the_daemon_dies_before_the_close() {
+    let open = Op::Open {
+        slot: 0,
+        at: At::Known(0),
+        access: Access::Write,
+        make: Make::No,
+        truncate: false,
+        append: false,
+        mode: 0o644,
+    };
+    check(&[
+        Op::WriteFile { at: At::In(0, 0), len: 10, seed: 0, append: false },
+        Op::Sync,
+        open,
+        Op::Utimens { at: At::Known(0), mtime: Time::At(1_000_000_000, 5) },
+        Op::Write { slot: 0, offset: 3, len: 4, seed: 1 },
+        Op::Kill,
     ]);
 }

@@ -18,7 +18,7 @@ use drivefs_server::config::Config;
 const EMAIL: &str = "model@example.org";
 const PASSWORD: &str = "correct horse battery";
 const SYNC_SECS: &str = "60";
-const DEATH_WAIT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 const QUOTA_BYTES: u64 = 1 << 40;
 
 /// Two devices of one account, and a plain folder to compare with.
@@ -197,7 +197,7 @@ impl Device {
 
     /// The daemon: whoever holds the home's lock.
     fn pid(&self) -> Option<rustix::process::Pid> {
-        let lock = std::fs::metadata(self.home.join("lock")).ok()?.ino();
+        let lock = std::fs::metadata(self.lock()).ok()?.ino();
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         locks.lines().find_map(|line| {
             let words: Vec<_> = line.split_whitespace().collect();
@@ -207,22 +207,35 @@ impl Device {
         })
     }
 
+    fn lock(&self) -> PathBuf {
+        self.home.join("lock")
+    }
+
     fn kill(&self) -> Result<(), String> {
-        let pid = self.pid().ok_or("there is no daemon")?;
+        // While others lock and unlock, a reader of /proc/locks may miss a line.
+        let pid = wait_for(|| self.pid()).ok_or("there is no daemon")?;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)
             .map_err(|e| format!("the daemon cannot be killed: {e}"))?;
-        let until = Instant::now() + DEATH_WAIT;
-        while self.pid().is_some() {
-            if Instant::now() > until {
-                return Err("the daemon does not die".into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        let lock = std::fs::File::open(self.lock()).map_err(|e| e.to_string())?;
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        wait_for(|| rustix::fs::flock(&lock, operation).ok())
+            .ok_or_else(|| "the daemon does not die".to_owned())
     }
 
     fn umount(&self) -> Result<(), String> {
         self.run(&["umount", &self.dir.to_string_lossy()])
+    }
+}
+
+/// Tries until there is something, for a while.
+fn wait_for<T>(mut what: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = what();
+        if found.is_some() || Instant::now() > until {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
