@@ -54,6 +54,8 @@ type Result<T> = std::result::Result<T, Errno>;
 /// One side: a folder and what is open in it.
 struct Side {
     top: PathBuf,
+    /// Makes the bytes of one case unlike those of others: the server must not have them yet.
+    salt: u64,
     open: [Option<File>; SLOTS],
 }
 
@@ -67,7 +69,9 @@ pub struct Runner<'w> {
 
 impl<'w> Runner<'w> {
     pub fn new(world: &'w World, name: &str) -> Self {
-        let side = |top| Side { top, open: Default::default() };
+        let hash = blake3::hash(name.as_bytes());
+        let salt = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"));
+        let side = |top| Side { top, salt, open: Default::default() };
         Self {
             world,
             plain: side(world.plain(name)),
@@ -237,11 +241,11 @@ impl Side {
             | Op::Fsync { .. }
             | Op::FstatAndMode { .. } => return self.apply_to_handle(op),
             Op::WriteFile { at, len, seed, append } => {
-                write_file(&path(at), &bytes(*len, *seed), *append)?;
+                write_file(&path(at), &self.bytes(*len, *seed), *append)?;
             }
             Op::Save { at, len, seed } => {
                 let (path, temp) = (path(at), self.top.join(".saving"));
-                write_file(&temp, &bytes(*len, *seed), false)?;
+                write_file(&temp, &self.bytes(*len, *seed), false)?;
                 if let Err(e) = rustix::fs::rename(&temp, &path) {
                     rustix::fs::unlink(&temp)?;
                     return Err(e);
@@ -322,7 +326,7 @@ impl Side {
                     Set::Create => XattrFlags::CREATE,
                     Set::Replace => XattrFlags::REPLACE,
                 };
-                let value = bytes(u32::from(*len), *name);
+                let value = self.bytes(u32::from(*len), *name);
                 rustix::fs::lsetxattr(path(at), XATTRS[*name as usize], &value, flags)?;
             }
             Op::Getxattr { at, name } => {
@@ -342,6 +346,19 @@ impl Side {
         Ok(Answer::Done)
     }
 
+    /// Bytes that tell one seed from another at every offset.
+    fn bytes(&self, len: u32, seed: u8) -> Vec<u8> {
+        let mut state = (u64::from(seed) + 1).wrapping_mul(self.salt | 1);
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 24) as u8
+            })
+            .collect()
+    }
+
     /// One of the open slots, if any.
     fn slot(&self, number: u8) -> usize {
         let open: Vec<_> = (0..SLOTS).filter(|&i| self.open[i].is_some()).collect();
@@ -353,7 +370,7 @@ impl Side {
         let file = |slot: u8| self.open[self.slot(slot)].as_ref().ok_or(Errno::BADF);
         match op {
             Op::Write { slot, offset, len, seed } => {
-                let bytes = bytes(*len, *seed);
+                let bytes = self.bytes(*len, *seed);
                 rustix::io::pwrite(file(*slot)?, &bytes, u64::from(*offset)).map(Answer::Count)
             }
             Op::Read { slot, offset, len } => read(file(*slot)?, u64::from(*offset), *len as usize),
@@ -409,19 +426,6 @@ fn open_flags(access: Access, make: Make) -> OFlags {
 
 fn bits(mode: u16) -> Mode {
     Mode::from_raw_mode(u32::from(mode))
-}
-
-/// Bytes that tell one seed from another at every offset.
-fn bytes(len: u32, seed: u8) -> Vec<u8> {
-    let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 24) as u8
-        })
-        .collect()
 }
 
 fn hashed(bytes: &[u8]) -> Answer {

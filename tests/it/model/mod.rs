@@ -50,7 +50,7 @@ fn run(world: &World, ops: &[Op]) -> Result<String, String> {
     wanted
         .differences(&one)
         .map_or(Ok(()), |d| Err(format!("the mount shows another tree:\n{d}\n{used}")))?;
-    world.sync()?;
+    world.sync().map_err(|e| format!("{e}\n{used}"))?;
     match second_device(world, &name, &one)? {
         None => Ok(name),
         Some(d) => Err(format!("{d}\n{used}")),

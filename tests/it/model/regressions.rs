@@ -44,3 +44,23 @@ fn regression_a_write_moves_the_time_though_the_daemon_dies_before_the_close() {
         Op::Kill,
     ]);
 }
+
+/// Small files share data files: a length without bytes is zeros there too.
+#[test]
+fn regression_a_new_file_that_is_only_made_longer_is_zeros() {
+    let open = Op::Open {
+        slot: 0,
+        at: At::In(0, 0),
+        access: Access::Write,
+        make: Make::Yes,
+        truncate: false,
+        append: false,
+        mode: 0o644,
+    };
+    check(&[
+        Op::WriteFile { at: At::In(0, 1), len: 5_000, seed: 1, append: false },
+        open,
+        Op::Truncate { slot: 0, size: 95 },
+        Op::Close { slot: 0 },
+    ]);
+}
