@@ -24,6 +24,7 @@ declare -A package=(
     [fusermount3]=fuse3 [cc]=gcc [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
+    [vim.tiny]=vim-tiny [tar]=tar
 )
 missing=()
 for program in "${!package[@]}"; do
@@ -32,14 +33,36 @@ done
 if ! printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; then
     missing+=(gcc libc6-dev)
 fi
+# Its programs are not in the PATH.
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+# Starts nothing, and leaves no database behind: the package makes a cluster of its own at once.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d made='' before rc=0
+    before=$(ls -d /etc/postgresql/*/* 2>/dev/null)
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made=1
+    fi
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null || rc=$?
+    [ -z "$made" ] || as_root rm -f "$policy"
+    local cluster version
+    for cluster in /etc/postgresql/*/*; do
+        [ -d "$cluster" ] || continue
+        [[ $before != *"$cluster"* ]] || continue
+        version=${cluster#/etc/postgresql/}
+        as_root pg_dropcluster --stop "${version%%/*}" "${cluster##*/}"
+    done
+    return "$rc"
+}
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]}"
     if ! command -v apt-get >/dev/null; then
         echo "this script installs with apt-get alone; please install them and run it again" >&2
         exit 1
     fi
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null || exit 1
+    install_packages "${missing[@]}" || exit 1
 fi
 command -v cargo >/dev/null || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 if ! command -v cargo >/dev/null; then
@@ -68,6 +91,7 @@ step() {
 
 scripts() {
     shellcheck -x tests/run.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
+        (cd tests/bench && shellcheck -x -a run.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
 }
 

@@ -135,6 +135,9 @@ impl Slice {
             all.extend_from_slice(bytes);
             return self.file.write_all_at(&all, self.start - HEADER_BYTES);
         }
+        if self.slot && offset > before {
+            self.zeros(before, offset)?;
+        }
         self.file.write_all_at(bytes, self.start + offset)?;
         // The header last: bytes that it does not count were not acknowledged.
         if self.slot && len != before { self.set_header(len) } else { Ok(()) }
@@ -145,12 +148,21 @@ impl Slice {
         if !self.slot {
             return self.file.set_len(len);
         }
+        if len > before {
+            // Written, not left out: the heap may end before here, and bytes may lie here that a
+            // crash kept from being counted.
+            self.zeros(before, len)?;
+        }
         self.set_header(len)?;
         if len < before {
             // What the content may grow over again has to be zeros.
-            self.file.write_all_at(&vec![0; (before - len) as usize], self.start + len)?;
+            self.zeros(len, before)?;
         }
         Ok(())
+    }
+
+    fn zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        self.file.write_all_at(&vec![0; (to - from) as usize], self.start + from)
     }
 
     fn set_header(&self, len: u64) -> io::Result<()> {

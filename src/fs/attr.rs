@@ -101,6 +101,7 @@ impl DriveFs {
         if let Some(content) = self.spool.loaded(nid) {
             // What was written before is told first, so that a time set now comes after it.
             self.spool.save_size(&content)?;
+            content.parts_mut().time_was_set |= size.is_none() && set.mtime.is_some();
         }
         let node = self.tree.set_attrs(nid, &set)?;
         Ok(self.attr_of(&node))

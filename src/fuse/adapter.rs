@@ -693,6 +693,12 @@ fn from_ns(ns: TimeNs) -> SystemTime {
 fn to_ns(t: SystemTime) -> TimeNs {
     match t.duration_since(UNIX_EPOCH) {
         Ok(d) => i64::try_from(d.as_nanos()).unwrap_or(i64::MAX),
-        Err(e) => i64::try_from(e.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        // fuser 0.18 takes the nanoseconds of a time before 1970 off where they are to be added
+        // (`system_time_from_time`); its seconds are right.
+        Err(e) => {
+            let d = e.duration();
+            let secs = i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+            secs.saturating_mul(-1_000_000_000).saturating_add(i64::from(d.subsec_nanos()))
+        }
     }
 }

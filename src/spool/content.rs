@@ -104,6 +104,9 @@ pub struct Parts {
     pub mtime: Option<TimeNs>,
     /// The size in the database is behind.
     pub unsaved: bool,
+    /// A program set the time after the last write: the next write tells the database at once, so
+    /// that the old time is not what a crash leaves.
+    pub time_was_set: bool,
 }
 
 /// The content of one file node, shared by all who have it open.
@@ -146,6 +149,11 @@ impl Content {
 
     pub fn size(&self) -> u64 {
         self.parts().size
+    }
+
+    /// True while an earlier freeze has not come to its end: the next one takes nothing newer.
+    pub fn has_frozen(&self) -> bool {
+        self.parts().frozen.is_some()
     }
 
     pub fn has_writers(&self) -> bool {

@@ -171,6 +171,7 @@ impl Spool {
             superseded: node.superseded.then(Vec::new),
             mtime,
             unsaved: below != node.size,
+            time_was_set: false,
         };
         Ok(Content::new(node.nid, node.ns, parts))
     }

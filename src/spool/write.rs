@@ -21,9 +21,13 @@ impl Spool {
         }
         let mut parts = content.parts_mut();
         self.live_layer(content, &mut parts, end, None)?.write_at(offset, bytes)?;
+        let time = now();
+        if std::mem::take(&mut parts.time_was_set) {
+            self.db.change(|c| c.set_mtime(content.nid, time, time))?;
+        }
         parts.size = parts.size.max(end);
         parts.unsaved = true;
-        parts.mtime = Some(now());
+        parts.mtime = Some(time);
         self.note_write(content.nid);
         Ok(())
     }
@@ -101,7 +105,10 @@ impl Spool {
                 return Err(SpoolError::Superseded);
             }
             self.journal.note_node(c, &node)?;
-            Ok::<_, SpoolError>(c.set_live(content.nid, id, over)?)
+            c.set_live(content.nid, id, over)?;
+            // Later writes have it in memory until the close; a crash leaves this one.
+            let time = now();
+            Ok::<_, SpoolError>(c.set_mtime(content.nid, time, time)?)
         });
         if let Err(e) = noted {
             drop(layer);

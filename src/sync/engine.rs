@@ -309,7 +309,9 @@ impl EngineHandle {
     pub fn begin_sync(&self) -> Result<Goal, TreeError> {
         self.tree.forget_refusals()?;
         self.shared.retry.store(true, Ordering::Release);
-        let position = self.tree.journal().position();
+        // A number of its own: what was planned before comes before it, even if nothing was noted
+        // in between.
+        let position = self.tree.journal().tick() + 1;
         self.shared.force.fetch_max(position, Ordering::AcqRel);
         Ok(Goal { position, pull: self.shared.want_pull() })
     }

@@ -1,5 +1,6 @@
 //! Choosing the files whose content is to be sent, and the jobs that freeze and upload them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -193,9 +194,16 @@ type Frozen = (Vec<Item>, Vec<(NodeId, String)>);
 fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolError> {
     let spool = tree.spool();
     let mut contents = Vec::new();
+    let position = tree.journal().position();
+    let mut behind = HashSet::new();
     for (_, nid) in files {
         match spool.content(*nid) {
-            Ok(content) => contents.push(content),
+            Ok(content) => {
+                if content.has_frozen() {
+                    behind.insert(*nid);
+                }
+                contents.push(content);
+            }
             Err(SpoolError::Gone) => {} // Deleted meanwhile.
             Err(e) => return Err(e),
         }
@@ -224,11 +232,13 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
             let (Some(node), Some(base)) = (c.node(*nid)?, c.base_node(id)?) else { continue };
             let content = node.content.filter(|content| Some(content) != base.content.as_ref());
             let source = node.source.map(|s| s.0);
+            let complete_to = (!behind.contains(nid)).then_some(position);
             items.extend(content.map(|content| Item {
                 node: *id,
                 content,
                 agreed: base.content,
                 source,
+                complete_to,
             }));
         }
         Ok::<_, crate::state::DbError>(items)

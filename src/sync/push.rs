@@ -39,6 +39,8 @@ impl Engine {
         let mut batch = BATCH;
         loop {
             let began = Instant::now();
+            // Names and attributes that are still ahead after the commit changed after this.
+            let planned = self.tree.journal().position();
             let tree = self.tree.clone();
             let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, batch))
                 .await
@@ -82,7 +84,7 @@ impl Engine {
             }
             changes.truncate(COMMIT_OPS_MAX);
             let ops = changes.len();
-            let progress = self.commit(ns, changes).await?;
+            let progress = self.commit(ns, changes, planned).await?;
             self.committed += ops;
             if !progress {
                 return Ok(again.min(self.next_refused()));
@@ -150,7 +152,12 @@ impl Engine {
     }
 
     /// Commits changes. True when something was done.
-    async fn commit(&mut self, ns: NamespaceId, changes: Vec<Change>) -> Result<bool, SyncError> {
+    async fn commit(
+        &mut self,
+        ns: NamespaceId,
+        changes: Vec<Change>,
+        planned: u64,
+    ) -> Result<bool, SyncError> {
         let began = Instant::now();
         self.tree.note_inflight(&changes)?;
         let ops: Vec<Op> =
@@ -173,13 +180,14 @@ impl Engine {
                     self.refused.remove(&node);
                     self.unlinkable.remove(&node);
                     self.last_freeze.remove(&node);
-                    let blocks = match &op.change {
-                        Change::Put { .. } => {
-                            self.uploaded.remove(&node).map(|u| u.blocks).unwrap_or_default()
-                        }
-                        _ => Vec::new(),
+                    let (blocks, complete_to) = match &op.change {
+                        Change::Put { .. } => match self.uploaded.remove(&node) {
+                            Some(u) => (u.blocks, u.complete_to),
+                            None => (Vec::new(), None),
+                        },
+                        _ => (Vec::new(), Some(planned)),
                     };
-                    sent.push(SentOp { change: op.change, version, blocks });
+                    sent.push(SentOp { change: op.change, version, blocks, complete_to });
                 }
                 OpResult::Conflict { message } => {
                     tracing::info!(%node, message, "the server has moved on");

@@ -61,6 +61,9 @@ pub struct Item {
     pub agreed: Option<Vec<u8>>,
     /// Another namespace that has the blocks which are not on this disk.
     pub source: Option<NamespaceId>,
+    /// The content has all that was written before the journal came to this position; none when
+    /// that is not known.
+    pub complete_to: Option<u64>,
 }
 
 /// A file whose blocks are all on the server.
@@ -70,6 +73,8 @@ pub struct Uploaded {
     pub content: Vec<u8>,
     /// Blocks that were not part of the agreed content.
     pub blocks: Vec<BlockHash>,
+    /// As of the item.
+    pub complete_to: Option<u64>,
 }
 
 /// One block to be sent, with the block that it may be a delta against.
@@ -120,7 +125,8 @@ fn collect(
                 parcels.push(parcel);
             }
         }
-        done.push(Uploaded { node: item.node, content: item.content, blocks: own });
+        let Item { node, content, complete_to, .. } = item;
+        done.push(Uploaded { node, content, blocks: own, complete_to });
     }
     Ok((done, parcels))
 }

@@ -29,6 +29,10 @@ pub struct SentOp {
     pub version: VersionNo,
     /// Blocks of its content that the server is known to hold and refer to now.
     pub blocks: Vec<BlockHash>,
+    /// It carries all that was changed before the journal came to this position: what is still
+    /// ahead counts from here, so that a `sync` begun since then waits for it. None when that is
+    /// not known: then what is ahead keeps its place.
+    pub complete_to: Option<u64>,
 }
 
 impl Tree {
@@ -123,6 +127,7 @@ impl Tree {
     }
 
     fn take_sent(&self, c: &Conn<'_>, ns: NamespaceId, op: &SentOp) -> Result<(), TreeError> {
+        let ahead = op.complete_to;
         match &op.change {
             Change::Put { node, create, content, attrs, xattrs, .. } => {
                 for hash in &op.blocks {
@@ -131,36 +136,36 @@ impl Tree {
                 let content = Some(content.0.as_slice());
                 match create {
                     Some(place) => {
-                        self.now_known(c, ns, node, (attrs, xattrs), content, op.version)?;
-                        self.now_at(c, ns, place, Some((node, false)))?;
+                        self.now_known(c, ns, node, (attrs, xattrs), (content, op.version), ahead)?;
+                        self.now_at(c, ns, place, Some((node, false)), ahead)?;
                     }
-                    None => self.now_has(c, node, attrs, content, op.version)?,
+                    None => self.now_has(c, node, attrs, (content, op.version), ahead)?,
                 }
                 self.set_version(c, node, op.version)
             }
             Change::Mkdir { node, place, attrs, xattrs } => {
-                self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.now_known(c, ns, node, (attrs, xattrs), (None, 0), ahead)?;
                 self.set_version(c, node, 0)?;
-                self.now_at(c, ns, place, Some((node, true)))
+                self.now_at(c, ns, place, Some((node, true)), ahead)
             }
             Change::Symlink { node, place, attrs, xattrs, .. }
             | Change::Mknod { node, place, attrs, xattrs, .. } => {
-                self.now_known(c, ns, node, (attrs, xattrs), None, 0)?;
+                self.now_known(c, ns, node, (attrs, xattrs), (None, 0), ahead)?;
                 self.set_version(c, node, 0)?;
-                self.now_at(c, ns, place, Some((node, false)))
+                self.now_at(c, ns, place, Some((node, false)), ahead)
             }
-            Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false))),
+            Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false)), ahead),
             Change::Move { node, from, to, replace, exchange } => {
                 let moved_folder = self.folder_at(c, from, node)?;
                 let back = match replace {
                     Some(other) if *exchange => Some((other, self.folder_at(c, to, other)?)),
                     _ => None,
                 };
-                self.now_at(c, ns, from, back)?;
-                self.now_at(c, ns, to, Some((node, moved_folder)))
+                self.now_at(c, ns, from, back, ahead)?;
+                self.now_at(c, ns, to, Some((node, moved_folder)), ahead)
             }
             Change::Unlink { place, .. } | Change::Rmdir { place, .. } => {
-                self.now_at(c, ns, place, None)
+                self.now_at(c, ns, place, None, ahead)
             }
             Change::Setattr { node, attrs } => {
                 if let Some(mut base) = c.base_node(node)?
@@ -168,7 +173,7 @@ impl Tree {
                 {
                     agreed.0 = *attrs;
                     base.error = None;
-                    base.since = self.journal.tick();
+                    base.since = ahead.unwrap_or(base.since);
                     c.put_base_node(&base)?;
                 }
                 Ok(())
@@ -195,10 +200,11 @@ impl Tree {
         ns: NamespaceId,
         id: &NodeId,
         agreed: (&Attrs, &Xattrs),
-        content: Option<&[u8]>,
-        version: VersionNo,
+        (content, version): (Option<&[u8]>, VersionNo),
+        ahead: Option<u64>,
     ) -> Result<(), TreeError> {
-        let at = c.base_node(id)?.map_or_else(now, |b| b.at);
+        let before = c.base_node(id)?;
+        let since = ahead.or(before.as_ref().map(|b| b.since));
         c.put_base_node(&BaseNode {
             id: *id,
             ns,
@@ -206,9 +212,8 @@ impl Tree {
             content: content.map(<[u8]>::to_vec),
             version,
             inflight: None,
-            // What is still ahead after this was changed after it was sent.
-            since: self.journal.tick(),
-            at,
+            since: since.unwrap_or_else(|| self.journal.tick()),
+            at: before.map_or_else(now, |b| b.at),
             error: None,
         })?;
         Ok(())
@@ -220,8 +225,8 @@ impl Tree {
         c: &Conn<'_>,
         id: &NodeId,
         attrs: &Attrs,
-        content: Option<&[u8]>,
-        version: VersionNo,
+        (content, version): (Option<&[u8]>, VersionNo),
+        ahead: Option<u64>,
     ) -> Result<(), TreeError> {
         let Some(base) = c.base_node(id)? else { return Ok(()) };
         let xattrs = base.agreed.as_ref().map(|a| a.1.clone()).unwrap_or_default();
@@ -231,7 +236,7 @@ impl Tree {
             version,
             inflight: None,
             error: None,
-            since: self.journal.tick(),
+            since: ahead.unwrap_or(base.since),
             ..base
         })?;
         Ok(())
@@ -248,14 +253,21 @@ impl Tree {
         ns: NamespaceId,
         place: &Place,
         child: Option<(&NodeId, bool)>,
+        ahead: Option<u64>,
     ) -> Result<(), TreeError> {
         let name = place.name.as_bytes();
+        let since = match ahead {
+            Some(since) => since,
+            None => {
+                c.base_dirent(&place.parent, name)?.map_or_else(|| self.journal.tick(), |b| b.since)
+            }
+        };
         c.put_base_dirent(&BaseDirent {
             parent: place.parent,
             name: name.to_vec(),
             ns,
             child: child.map(|(id, folder)| Occupant { id: *id, folder }),
-            since: self.journal.tick(),
+            since,
         })?;
         self.settle_dirent(c, &place.parent, name)
     }

@@ -1,6 +1,8 @@
 //! Tests of the client as a whole: the shape of the source, and stories of two devices without a
-//! kernel, against the real server in the same process. Real mounts are in `tests/shell`.
+//! kernel, against the real server in the same process, and the mount against a plain folder.
+//! More real mounts are in `tests/shell`.
 
+mod model;
 mod random;
 mod stories;
 mod story;

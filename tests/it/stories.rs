@@ -47,6 +47,23 @@ fn what_one_device_writes_the_other_reads() {
     assert_eq!(same_files(&[&alice, &bob]), map(&[("b.txt", "hello"), ("empty", "")]));
 }
 
+/// Whatever is under way when a sync begins: an upload, a commit, its answer.
+#[test]
+fn sync_waits_for_what_was_written_over_something_on_its_way() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    for round in 0..40u64 {
+        let path = format!("f{}", round % 4);
+        alice.write(&path, format!("first {round}").as_bytes());
+        std::thread::sleep(std::time::Duration::from_millis(15 + round));
+        let last = format!("last {round}");
+        alice.write(&path, last.as_bytes());
+        alice.sync();
+        bob.sync();
+        assert_eq!(String::from_utf8_lossy(&bob.read(&path)), last, "round {round}");
+    }
+}
+
 #[test]
 fn both_edit_while_bob_is_offline() {
     let world = World::new();
