@@ -41,7 +41,11 @@ fn an_acknowledged_change_survives_the_death_of_the_process_at_any_moment() {
         if i % 23 == 0 {
             // Held, so that the batch does not commit while the files are copied.
             let grave = dir.path().join(format!("crash {i}"));
-            db.change(|_| Ok::<_, DbError>(copy_of(&home, &grave))).unwrap();
+            db.change(|_| {
+                copy_of(&home, &grave);
+                Ok::<_, DbError>(())
+            })
+            .unwrap();
             let after = Db::open(&grave.join("state.db")).unwrap();
             assert_eq!(get(&after, "a"), Some(i.to_le_bytes().to_vec()));
             for k in 0..=i {
@@ -67,7 +71,11 @@ fn a_torn_record_is_no_change_and_does_not_hide_the_ones_before_it() {
     .unwrap();
     put(&db, "torn", b"3");
     let grave = dir.path().join("crash");
-    db.change(|_| Ok::<_, DbError>(copy_of(&home, &grave))).unwrap();
+    db.change(|_| {
+        copy_of(&home, &grave);
+        Ok::<_, DbError>(())
+    })
+    .unwrap();
     let log = fs::read(grave.join("state.redo")).unwrap();
     let last = log.windows(4).rposition(|w| w == b"torn").unwrap();
     for (name, cut) in [("cut", true), ("flipped", false)] {

@@ -1,8 +1,8 @@
 //! Renames on this device.
 //!
-//! A file that the server has never seen and that is renamed over one it knows takes that one's
+//! A file that was just made and that is renamed over one that the server knows takes that one's
 //! identity: create, write and rename-over, as editors save, becomes one new version of the old
-//! file, and its history goes on.
+//! file, and its history goes on, also where the new file reached the server before the rename.
 
 use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
@@ -15,6 +15,10 @@ use crate::journal::now;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
+
+/// A file made this long ago at most, and never changed on the server, is still part of the save
+/// that made it (ns).
+const SAVING_NS: TimeNs = 10 * 60 * 1_000_000_000;
 
 /// What a rename does with a taken target, as in renameat2(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,9 +128,11 @@ impl Tree {
             && target.kind == NodeKind::File
             && node.links == 1
             && target.links == 1;
-        let is_new = c.base_node(&node.id)?.is_some_and(|b| b.agreed.is_none());
+        let is_unsent = c.base_node(&node.id)?.is_some_and(|b| b.agreed.is_none());
+        let age = now().saturating_sub(node.attrs.btime);
+        let is_young = node.version <= 1 && (0..SAVING_NS).contains(&age);
         let is_known = c.base_node(&target.id)?.is_none_or(|b| b.agreed.is_some());
-        Ok(both_plain && is_new && is_known)
+        Ok(both_plain && (is_unsent || is_young) && is_known && node.ns == target.ns)
     }
 
     fn take_identity(

@@ -200,6 +200,24 @@ fn an_editors_save_is_one_new_version_of_the_same_file() {
 }
 
 #[test]
+fn a_slow_save_whose_new_file_was_sent_before_its_rename_is_one_new_version_too() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.write("a.txt", b"one");
+    all_sync(&[&alice, &bob]);
+    let before = alice.fs().tree().node(alice.nid("a.txt")).expect("a.txt").id;
+    alice.write("lu123.tmp", b"two");
+    all_sync(&[&alice, &bob]);
+    alice.rename("lu123.tmp", "a.txt");
+    all_sync(&[&alice, &bob]);
+    for device in [&alice, &bob] {
+        let after = device.fs().tree().node(device.nid("a.txt")).expect("a.txt");
+        assert_eq!((before, 2), (after.id, after.version));
+    }
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "two")]));
+}
+
+#[test]
 fn an_open_file_keeps_what_it_opened_and_a_write_to_it_is_never_lost() {
     let world = World::new();
     let (alice, bob) = (world.device("alice"), world.device("bob"));
