@@ -29,6 +29,7 @@ pub struct Attr {
     pub gid: u32,
     pub rdev: u32,
     pub size: u64,
+    pub atime: TimeNs,
     pub mtime: TimeNs,
     pub ctime: TimeNs,
     pub btime: TimeNs,
@@ -66,11 +67,15 @@ impl DriveFs {
             gid: node.attrs.gid.unwrap_or(self.owner.gid),
             rdev: node.rdev,
             size,
+            atime: node.atime.unwrap_or(mtime),
             mtime,
             ctime,
             btime: node.attrs.btime,
-            // Of a folder: 1, "not counted", as on btrfs; counting would cost every stat a scan.
-            links: if node.kind.is_folder() { 1 } else { node.links },
+            // A folder is named by its parent, by its `.` and by the `..` of each folder in it.
+            links: match node.kind.is_folder() && node.links > 0 {
+                true => 2 + node.subdirs,
+                false => node.links,
+            },
         }
     }
 

@@ -7,6 +7,7 @@ mod attr;
 mod dirs;
 mod files;
 mod listing;
+mod ranges;
 mod xattrs;
 
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ pub use attr::Space;
 pub use dirs::DirEntry;
 pub use files::Caller;
 pub use files::ReadHere;
+pub use ranges::Allocate;
+pub use ranges::Spot;
 
 use dirs::DirHandle;
 use files::FileHandle;

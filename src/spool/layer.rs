@@ -10,7 +10,12 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+use rustix::fs::fallocate;
+use rustix::io::Errno;
 
 use super::ranges::RangeSet;
 use crate::cache::DataFiles;
@@ -20,6 +25,8 @@ use crate::state::FileId;
 const RECORD_BYTES: usize = 24;
 const KIND_COVER: u32 = 0x5244_4c43;
 const KIND_TRUNCATE: u32 = 0x5244_4c54;
+/// Zeros written at once where holes cannot be punched.
+const ZEROS_BYTES: usize = 1024 * 1024;
 
 /// A layer that is open.
 pub struct Layer {
@@ -117,13 +124,38 @@ impl Layer {
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         self.data.write_at(bytes, offset, self.size, self.size.max(end))?;
-        if let Some(over) = &mut self.over
-            && !over.covered.contains(offset..end)
-        {
-            log(&over.map, KIND_COVER, offset, end)?;
-            over.covered.insert(offset..end);
-        }
+        self.cover(offset..end)?;
         self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Makes a range inside the layer read as zeros, without storing them where the disk can.
+    pub fn zero(&mut self, range: Range<u64>) -> io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&*self.data, hole, range.start, range.end - range.start) {
+            Ok(()) => self.cover(range),
+            Err(Errno::OPNOTSUPP) => {
+                let zeros = vec![0; ZEROS_BYTES];
+                let mut at = range.start;
+                while at < range.end {
+                    let len = zeros.len().min((range.end - at) as usize);
+                    self.write_at(at, &zeros[..len])?;
+                    at += len as u64;
+                }
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Notes that bytes are in the data file.
+    fn cover(&mut self, range: Range<u64>) -> io::Result<()> {
+        if let Some(over) = &mut self.over
+            && !over.covered.contains(range.clone())
+        {
+            log(&over.map, KIND_COVER, range.start, range.end)?;
+            over.covered.insert(range);
+        }
         Ok(())
     }
 

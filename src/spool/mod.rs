@@ -10,6 +10,8 @@ mod freeze;
 mod layer;
 mod ranges;
 mod read;
+mod refer;
+mod sparse;
 mod write;
 
 use std::collections::HashMap;
@@ -41,6 +43,8 @@ use layer::Layer;
 
 /// How long the time of a write is remembered.
 const WRITTEN_KEPT: Duration = Duration::from_secs(60);
+/// Set-user-ID and set-group-ID.
+const SUID_BITS: u32 = 0o6000;
 
 /// All contents of the drive; those in use are in memory.
 pub struct Spool {
@@ -173,7 +177,16 @@ impl Spool {
             unsaved: below != node.size,
             time_was_set: false,
         };
-        Ok(Content::new(node.nid, node.ns, parts))
+        let content = Content::new(node.nid, node.ns, parts);
+        content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
+        Ok(content)
+    }
+
+    /// Tells an open content the permission bits that its file has now.
+    pub fn note_mode(&self, nid: Nid, mode: u32) {
+        if let Some(content) = self.loaded(nid) {
+            content.suid.store(mode & SUID_BITS != 0, Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Nid, Weak<Content>>> {

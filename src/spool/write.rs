@@ -12,6 +12,9 @@ use crate::cache::SLOT_BYTES;
 use crate::journal::now;
 use crate::state::Node;
 
+/// File capabilities, which do not survive a write.
+const CAPABILITY_XATTR: &str = "security.capability";
+
 impl Spool {
     /// Writes bytes at an offset. On return they survive the death of this process.
     pub fn write(&self, content: &Content, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
@@ -48,9 +51,18 @@ impl Spool {
         Ok(())
     }
 
+    /// Makes a content at least this long.
+    pub fn grow(&self, content: &Content, size: u64) -> Result<(), SpoolError> {
+        if content.size() < size {
+            self.truncate(content, size)?;
+            content.parts_mut().mtime = Some(now());
+        }
+        Ok(())
+    }
+
     /// The layer that takes writes, with room for `end` bytes; started if there is none.
     /// `truncated_to`: a length that is set right after; at 0 nothing below will show.
-    fn live_layer<'a>(
+    pub(super) fn live_layer<'a>(
         &self,
         content: &Content,
         parts: &'a mut Parts,
@@ -105,6 +117,10 @@ impl Spool {
                 return Err(SpoolError::Superseded);
             }
             self.journal.note_node(c, &node)?;
+            // Privileges that the old bytes had go, whoever writes.
+            if node.xattrs.remove(CAPABILITY_XATTR).is_some() {
+                c.update_node(&node)?;
+            }
             c.set_live(content.nid, id, over)?;
             // Later writes have it in memory until the close; a crash leaves this one.
             let time = now();

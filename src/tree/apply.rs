@@ -209,9 +209,11 @@ impl Tree {
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         remote.links = local.links;
+        remote.atime = local.atime;
         remote.ctime = now();
         let renumber = local.kind == NodeKind::File && local.content != remote.content;
         if !renumber {
+            self.spool.note_mode(local.nid, remote.attrs.mode);
             c.update_node(&Node { live: local.live, frozen: local.frozen, ..remote })?;
             applied.invalid.push(Invalidation::Attrs { nid: local.nid });
             return Ok(());
@@ -281,6 +283,7 @@ impl Tree {
                 let merged = Node { attrs, xattrs, version: remote.version, ..local.clone() };
                 c.update_node(&merged)?;
                 if attrs != local.attrs {
+                    self.spool.note_mode(local.nid, attrs.mode);
                     applied.invalid.push(Invalidation::Attrs { nid: local.nid });
                 }
             }
@@ -375,6 +378,8 @@ fn blank(time: i64) -> Node {
         frozen: None,
         superseded: false,
         source: None,
+        atime: None,
+        subdirs: 0,
     }
 }
 
