@@ -369,7 +369,7 @@ impl Tree {
             }
             let total: usize = node.xattrs.iter().map(|(k, v)| k.len() + v.0.len()).sum();
             if total > XATTRS_MAX_BYTES {
-                return Err(TreeError::Limit);
+                return Err(TreeError::XattrsFull);
             }
             node.ctime = now();
             c.update_node(&node)?;
