@@ -134,6 +134,8 @@ pub struct Content {
     pub writers: AtomicU64,
     /// The file has set-user-ID or set-group-ID, which a write by others takes away.
     pub suid: AtomicBool,
+    /// The file has capabilities. The kernel asks for them before the first write to each file.
+    pub capability: AtomicBool,
     /// Held while layers become blocks: two at once would see each other's half-done work.
     pub(super) freezing: Mutex<()>,
     /// A program asked for this content to survive power loss: turning layers into blocks must not
@@ -155,6 +157,7 @@ impl Content {
             parts: RwLock::new(parts),
             writers: AtomicU64::new(0),
             suid: AtomicBool::new(false),
+            capability: AtomicBool::new(false),
             freezing: Mutex::new(()),
             synced: AtomicBool::new(false),
             last_read_end: AtomicU64::new(u64::MAX),

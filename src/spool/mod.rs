@@ -43,6 +43,8 @@ use layer::Layer;
 
 /// How long the time of a write is remembered.
 const WRITTEN_KEPT: Duration = Duration::from_secs(60);
+/// File capabilities, which do not survive a write.
+pub const CAPABILITY_XATTR: &str = "security.capability";
 /// Set-user-ID and set-group-ID.
 const SUID_BITS: u32 = 0o6000;
 
@@ -178,20 +180,25 @@ impl Spool {
             time_was_set: false,
         };
         let content = Content::new(node.nid, node.ns, parts);
-        content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
+        note_privileges(&content, node);
         Ok(content)
     }
 
-    /// Tells an open content the permission bits that its file has now.
-    pub fn note_mode(&self, nid: Nid, mode: u32) {
-        if let Some(content) = self.loaded(nid) {
-            content.suid.store(mode & SUID_BITS != 0, Ordering::Relaxed);
+    /// Tells an open content what its file may do now, after a change of attributes.
+    pub fn note_privileges(&self, node: &Node) {
+        if let Some(content) = self.loaded(node.nid) {
+            note_privileges(&content, node);
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Nid, Weak<Content>>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn note_privileges(content: &Content, node: &Node) {
+    content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
+    content.capability.store(node.xattrs.contains_key(CAPABILITY_XATTR), Ordering::Relaxed);
 }
 
 fn modified(file: &std::fs::File) -> std::io::Result<TimeNs> {

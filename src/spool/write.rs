@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::CAPABILITY_XATTR;
 use super::Content;
 use super::Spool;
 use super::SpoolError;
@@ -11,9 +12,6 @@ use super::layer::Layer;
 use crate::cache::SLOT_BYTES;
 use crate::journal::now;
 use crate::state::Node;
-
-/// File capabilities, which do not survive a write.
-const CAPABILITY_XATTR: &str = "security.capability";
 
 impl Spool {
     /// Writes bytes at an offset. On return they survive the death of this process.
@@ -112,13 +110,14 @@ impl Spool {
         };
         let id = layer.id;
         let noted = self.db.change(|c| {
-            let node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
             if node.superseded {
                 return Err(SpoolError::Superseded);
             }
             self.journal.note_node(c, &node)?;
             // Privileges that the old bytes had go, whoever writes.
             if node.xattrs.remove(CAPABILITY_XATTR).is_some() {
+                content.capability.store(false, Ordering::Relaxed);
                 c.update_node(&node)?;
             }
             c.set_live(content.nid, id, over)?;

@@ -213,7 +213,7 @@ impl Tree {
         remote.ctime = now();
         let renumber = local.kind == NodeKind::File && local.content != remote.content;
         if !renumber {
-            self.spool.note_mode(local.nid, remote.attrs.mode);
+            self.spool.note_privileges(&remote);
             c.update_node(&Node { live: local.live, frozen: local.frozen, ..remote })?;
             applied.invalid.push(Invalidation::Attrs { nid: local.nid });
             return Ok(());
@@ -282,8 +282,8 @@ impl Tree {
             Verdict::KeepLocal | Verdict::Same => {
                 let merged = Node { attrs, xattrs, version: remote.version, ..local.clone() };
                 c.update_node(&merged)?;
+                self.spool.note_privileges(&merged);
                 if attrs != local.attrs {
-                    self.spool.note_mode(local.nid, attrs.mode);
                     applied.invalid.push(Invalidation::Attrs { nid: local.nid });
                 }
             }

@@ -324,7 +324,7 @@ impl Tree {
             c.update_node(&node)?;
             Ok::<_, TreeError>(node)
         })?;
-        self.spool.note_mode(nid, node.attrs.mode);
+        self.spool.note_privileges(&node);
         self.journal.wake();
         Ok(node)
     }
@@ -373,6 +373,7 @@ impl Tree {
             }
             node.ctime = now();
             c.update_node(&node)?;
+            self.spool.note_privileges(&node);
             Ok(())
         })?;
         self.journal.wake();
