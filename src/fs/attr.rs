@@ -80,7 +80,12 @@ impl DriveFs {
     }
 
     pub fn getattr(&self, nid: Nid) -> Result<Attr, TreeError> {
-        Ok(self.attr_of(&self.tree.node(nid)?))
+        match self.tree.node(nid) {
+            Err(TreeError::NotFound) => {
+                lock(&self.removed).get(&nid).cloned().ok_or(TreeError::NotFound)
+            }
+            node => Ok(self.attr_of(&node?)),
+        }
     }
 
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {

@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use crate::remote::Link;
 use crate::remote::Remote;
 use crate::spool::Spool;
+use crate::state::Nid;
 use crate::tree::Tree;
 
 pub use attr::Attr;
@@ -44,6 +45,8 @@ pub struct DriveFs {
     next_handle: AtomicU64,
     files: Mutex<HashMap<u64, Arc<FileHandle>>>,
     dirs: Mutex<HashMap<u64, Arc<Mutex<DirHandle>>>>,
+    /// Folders that were removed and that the kernel has not forgotten: somebody may be in them.
+    removed: Mutex<HashMap<Nid, Attr>>,
     space: Mutex<Space>,
     link: Arc<Link>,
     remote: Remote,
@@ -61,6 +64,7 @@ impl DriveFs {
             next_handle: AtomicU64::new(1),
             files: Mutex::default(),
             dirs: Mutex::default(),
+            removed: Mutex::default(),
             space: Mutex::new(Space::default()),
             link: remote.link().clone(),
             remote,

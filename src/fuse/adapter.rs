@@ -149,6 +149,10 @@ impl Filesystem for Adapter {
         }
     }
 
+    fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
+        self.fs.forget(ino.0);
+    }
+
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         attr(reply, self.fs.getattr(ino.0));
     }
@@ -260,7 +264,7 @@ impl Filesystem for Adapter {
         let name = name.to_owned();
         let folder = self.fs.folder_at(parent.0, name.as_bytes());
         self.when_listed(folder.as_slice(), move |fs, listed| {
-            empty(reply, listed.and_then(|()| fs.tree().rmdir(parent.0, name.as_bytes())));
+            empty(reply, listed.and_then(|()| fs.rmdir(parent.0, name.as_bytes())));
         });
     }
 
@@ -287,7 +291,7 @@ impl Filesystem for Adapter {
         let target = self.fs.folder_at(newparent.0, newname.as_bytes());
         self.when_listed(target.as_slice(), move |fs, listed| {
             let (from, to) = (name.as_bytes(), newname.as_bytes());
-            let rename = |()| fs.tree().rename(parent.0, from, newparent.0, to, mode);
+            let rename = |()| fs.rename(parent.0, from, newparent.0, to, mode);
             empty(reply, listed.and_then(rename));
         });
     }

@@ -78,10 +78,16 @@ pub(super) fn from_ns(ns: TimeNs) -> SystemTime {
     }
 }
 
+/// A time as fuser 0.18 hands it over. Before 1970 it takes nanoseconds, which count forward, for
+/// a part of what lies before: -2 s and 5 ns arrives as 2.000000005 s before the epoch.
 pub(super) fn to_ns(t: SystemTime) -> TimeNs {
     match t.duration_since(UNIX_EPOCH) {
         Ok(d) => i64::try_from(d.as_nanos()).unwrap_or(i64::MAX),
-        Err(e) => i64::try_from(e.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        Err(e) => {
+            let before = e.duration();
+            let secs = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            secs.saturating_mul(-1_000_000_000).saturating_add(i64::from(before.subsec_nanos()))
+        }
     }
 }
 

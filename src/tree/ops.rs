@@ -187,11 +187,11 @@ impl Tree {
             self.touch(c, &dir, time)?;
             Ok(gone)
         })?;
-        self.after_removal(gone)
+        self.after_removal(gone.as_ref())
     }
 
-    /// Removes an empty folder.
-    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+    /// Removes an empty folder; returns it as it was.
+    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<Option<Node>, TreeError> {
         let time = now();
         let gone = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
@@ -208,14 +208,15 @@ impl Tree {
             self.touch(c, &dir, time)?;
             Ok(gone)
         })?;
-        self.after_removal(gone)
+        self.after_removal(gone.as_ref())?;
+        Ok(gone)
     }
 
     /// Drops what a removal left without a name, after its transaction.
-    pub(super) fn after_removal(&self, gone: Option<Node>) -> Result<(), TreeError> {
+    pub(super) fn after_removal(&self, gone: Option<&Node>) -> Result<(), TreeError> {
         self.journal.wake();
         if let Some(node) = gone {
-            self.spool.discard(&node)?;
+            self.spool.discard(node)?;
         }
         Ok(())
     }

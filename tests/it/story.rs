@@ -317,8 +317,7 @@ impl Device<'_> {
 
     pub fn try_rename(&self, from: &str, to: &str) -> Result<(), TreeError> {
         let ((a, x), (b, y)) = (self.folder_of(from)?, self.folder_of(to)?);
-        let tree = self.fs().tree();
-        tree.rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace)
+        self.fs().rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace)
     }
 
     pub fn name(&self) -> &str {
@@ -356,7 +355,7 @@ impl Device<'_> {
         let (dir, name) = self.folder_of(path)?;
         let tree = self.fs().tree();
         if tree.lookup(dir, name.as_bytes())?.kind.is_folder() {
-            tree.rmdir(dir, name.as_bytes())
+            self.fs().rmdir(dir, name.as_bytes())
         } else {
             tree.unlink(dir, name.as_bytes())
         }
