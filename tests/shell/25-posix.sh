@@ -139,17 +139,23 @@ PY
 check "a copy with a hole survives kill -9 of the client" survivor
 
 # ---- offline: copies need neither the bytes nor the server
+random_file "$A/far" 8
 sync_device alice
 sync_device bob
 kill_server
-check "bob copies a file whose bytes are not here, offline" cp "$T/bob/middle" "$T/bob/offline copy"
+check "bob copies a file whose bytes are not here, offline" cp "$T/bob/far" "$T/bob/far copy"
 online
+received=$(received_bytes bob)
 check "sync of that" sync_device bob 120
+at_most "bytes received for it" "$(($(received_bytes bob) - received))" $((64 * 1024))
 sync_device alice
-check "alice has it" middle "$A/offline copy"
+check "alice has it" cmp "$A/far" "$A/far copy"
 
 # ---- the second device
-check "bytes on the second device" diff -r "$A/work" "$T/bob/work"
+rm "$W/socket"
+sync_device alice
+sync_device bob
+check "bytes on the second device" diff -r --no-dereference "$A/work" "$T/bob/work"
 check "copies on the second device" cmp "$A/large copy" "$T/bob/large copy"
 for seed in 1 2; do
     check "what random copies left (seed $seed) is right on the second device" bash -c "
