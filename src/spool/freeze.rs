@@ -25,7 +25,7 @@ use crate::state::CachedBlock;
 use crate::state::FileId;
 
 /// The file or slot that a block lies in.
-fn owner(block: &CachedBlock) -> FileId {
+pub(super) fn owner(block: &CachedBlock) -> FileId {
     owner_of(block.file, block.offset)
 }
 

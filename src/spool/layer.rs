@@ -13,10 +13,6 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
-use rustix::fs::fallocate;
-use rustix::io::Errno;
-
 use super::ranges::RangeSet;
 use crate::cache::DataFiles;
 use crate::cache::Slice;
@@ -131,21 +127,17 @@ impl Layer {
 
     /// Makes a range inside the layer read as zeros, without storing them where the disk can.
     pub fn zero(&mut self, range: Range<u64>) -> io::Result<()> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&*self.data, hole, range.start, range.end - range.start) {
-            Ok(()) => self.cover(range),
-            Err(Errno::OPNOTSUPP) => {
-                let zeros = vec![0; ZEROS_BYTES];
-                let mut at = range.start;
-                while at < range.end {
-                    let len = zeros.len().min((range.end - at) as usize);
-                    self.write_at(at, &zeros[..len])?;
-                    at += len as u64;
-                }
-                Ok(())
-            }
-            Err(e) => Err(e.into()),
+        if self.data.punch(range.clone())? {
+            return self.cover(range);
         }
+        let zeros = vec![0; ZEROS_BYTES.min((range.end - range.start) as usize)];
+        let mut at = range.start;
+        while at < range.end {
+            let len = zeros.len().min((range.end - at) as usize);
+            self.write_at(at, &zeros[..len])?;
+            at += len as u64;
+        }
+        Ok(())
     }
 
     /// Notes that bytes are in the data file.

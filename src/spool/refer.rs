@@ -20,6 +20,7 @@ use super::Content;
 use super::Spool;
 use super::SpoolError;
 use super::content::Base;
+use super::freeze::owner;
 use crate::journal::now;
 use crate::state::CachedBlock;
 
@@ -109,9 +110,7 @@ impl Spool {
     /// Removes the files of blocks that the index did not take.
     fn drop_unused(&self, blocks: &[CachedBlock]) -> Result<(), SpoolError> {
         for block in blocks {
-            if !self.db.peek(|c| c.is_file_cached(block.file))? {
-                self.cache.files().remove(block.file)?;
-            }
+            self.cache.remove_unused(owner(block))?;
         }
         Ok(())
     }

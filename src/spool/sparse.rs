@@ -2,16 +2,11 @@
 //!
 //! What is told to be a hole reads as zeros; what reads as zeros is not always told to be one.
 
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use drivefs_core::id::BlockHash;
 use drivefs_core::limits::BLOCK_MAX_BYTES;
-use rustix::fs::SeekFrom;
-use rustix::fs::seek;
-use rustix::io::Errno;
 
 use super::BlockMap;
 use super::Content;
@@ -33,7 +28,8 @@ impl Spool {
         if range.is_empty() {
             return Ok(());
         }
-        self.live_layer(content, &mut parts, None)?.zero(range)?;
+        let size = parts.size;
+        self.live_layer(content, &mut parts, size, None)?.zero(range)?;
         parts.unsaved = true;
         parts.mtime = Some(now());
         self.note_write(content.nid);
@@ -69,7 +65,11 @@ impl Spool {
                     let map = parts.base.map.as_ref().ok_or(SpoolError::Gone)?;
                     (is_zeros(map, range.start) != data).then_some(range.start)
                 }
-                Piece::Local { file, offset } => seek_local(&file, offset, &range, data)?,
+                Piece::Local { data: layer, offset } => {
+                    let len = range.end - range.start;
+                    let found = layer.seek(offset..offset + len, data)?;
+                    found.map(|at| range.start + (at - offset))
+                }
             };
             if found.is_some() {
                 return Ok(found);
@@ -77,23 +77,6 @@ impl Spool {
         }
         // Behind the last byte there is always a hole.
         Ok((!data).then_some(size))
-    }
-}
-
-/// Data or hole in the part `range` of a content that lies in a file from `start` on.
-fn seek_local(
-    file: &File,
-    start: u64,
-    range: &Range<u64>,
-    data: bool,
-) -> io::Result<Option<u64>> {
-    let whence = if data { SeekFrom::Data(start) } else { SeekFrom::Hole(start) };
-    // The position that this moves is used by nobody.
-    match seek(file, whence) {
-        Ok(at) => Ok(Some(range.start + (at - start)).filter(|at| *at < range.end)),
-        // From there on the file has nothing: zeros.
-        Err(Errno::NXIO) => Ok((!data).then_some(range.start)),
-        Err(e) => Err(e.into()),
     }
 }
 
