@@ -104,13 +104,7 @@ impl DriveFs {
 
     /// copy_file_range(2): by reference where that fits, else the bytes. Returns how much was
     /// copied, which may be less than asked for. `kill` as in `write`. Blocking.
-    pub fn copy_range(
-        &self,
-        from: Spot,
-        to: Spot,
-        len: u64,
-        kill: bool,
-    ) -> Result<u64, TreeError> {
+    pub fn copy_range(&self, from: Spot, to: Spot, len: u64, kill: bool) -> Result<u64, TreeError> {
         let src = self.content(from.nid, from.handle)?;
         let dst = self.content(to.nid, to.handle)?;
         let end = from.offset.saturating_add(len).min(src.size());

@@ -134,7 +134,8 @@ impl Spool {
         }
         if parts.live.is_some() {
             // A new file: its layer is empty.
-            let none = Still { root: Arc::new(Root::empty()), map: Arc::new(BlockMap::new(vec![])) };
+            let none =
+                Still { root: Arc::new(Root::empty()), map: Arc::new(BlockMap::new(vec![])) };
             return Ok((parts.size == 0).then_some(none));
         }
         let map = parts.base.map.clone();

@@ -17,8 +17,7 @@ use super::content::Piece;
 use crate::journal::now;
 
 /// A long run of zeros is cut into these.
-static ZERO_BLOCK: LazyLock<BlockHash> =
-    LazyLock::new(|| BlockHash::of(&vec![0; BLOCK_MAX_BYTES]));
+static ZERO_BLOCK: LazyLock<BlockHash> = LazyLock::new(|| BlockHash::of(&vec![0; BLOCK_MAX_BYTES]));
 
 impl Spool {
     /// Makes the part of a range that lies inside the content read as zeros.
