@@ -184,3 +184,25 @@ fn log(mut map: &File, kind: u32, a: u64, b: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zeroed_range_hides_what_lies_below_also_after_a_crash() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = DataFiles::open_dir(dir.path()).expect("opens");
+        let mut layer = Layer::create(&files, 7, Some(100)).expect("creates");
+        layer.write_at(10, b"abc").expect("writes");
+        layer.zero(11..50).expect("zeroes");
+        drop(layer);
+        let layer = Layer::recover(&files, 7, Some(100)).expect("recovers");
+        let mut back = [1; 40];
+        layer.data.read_or_zeros(&mut back, 10).expect("reads");
+        assert_eq!(back[0], b'a');
+        assert_eq!(back[1..], [0; 39]);
+        let over = layer.over.expect("it is over something");
+        assert_eq!(over.covered.as_slice(), [10..50]);
+    }
+}

@@ -86,6 +86,11 @@ impl Spool {
         dst: &Arc<Content>,
         to: u64,
     ) -> Result<Option<u64>, SpoolError> {
+        // What moved here from another namespace has its blocks there until the server has linked
+        // them.
+        if self.db.peek(|c| c.node(src.nid))?.is_none_or(|n| n.source.is_some()) {
+            return Ok(None);
+        }
         for _ in 0..ROUNDS_MAX {
             let (Some(from), Some(onto)) = (self.still(src)?, self.still(dst)?) else { continue };
             if range.end > from.map.end() {
