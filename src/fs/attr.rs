@@ -71,11 +71,18 @@ impl DriveFs {
             mtime,
             ctime,
             btime: node.attrs.btime,
+            links: self.links_of(node),
+        }
+    }
+
+    fn links_of(&self, node: &Node) -> u32 {
+        match node.links {
+            0 => 0,
+            links if !node.kind.is_folder() => links,
+            // "Not counted", which programs know from other file systems: its entries are not here.
+            _ if self.tree.is_filling() && !self.tree.is_complete(node) => 1,
             // A folder is named by its parent, by its `.` and by the `..` of each folder in it.
-            links: match node.kind.is_folder() && node.links > 0 {
-                true => 2 + node.subdirs,
-                false => node.links,
-            },
+            _ => 2 + node.subdirs,
         }
     }
 
