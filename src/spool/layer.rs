@@ -203,6 +203,6 @@ mod tests {
         assert_eq!(back[0], b'a');
         assert_eq!(back[1..], [0; 39]);
         let over = layer.over.expect("it is over something");
-        assert_eq!(over.covered.as_slice(), [10..50]);
+        assert_eq!(over.covered.split(10..51), [(10..50, true), (50..51, false)]);
     }
 }
