@@ -25,6 +25,7 @@ declare -A package=(
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
     [vim.tiny]=vim-tiny [tar]=tar
+    [setfacl]=acl [stress-ng]=stress-ng
 )
 missing=()
 for program in "${!package[@]}"; do
@@ -70,6 +71,17 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 [ -e /dev/fuse ] || as_root modprobe fuse || true
+
+# test_tools: programs that test file systems, pinned, in target/tools (where the shell tests look).
+test_tools() {
+    local tool root
+    root=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/tools
+    for tool in pjdfstest@0.2.2 fsx@0.3.2; do
+        grep -qsF "\"${tool/@/ } " "$root/.crates2.json" && continue
+        cargo install --quiet --locked --root "$root" --target-dir "$root/build" "$tool" || return 1
+    done
+    rm -rf "$root/build"
+}
 
 # ---- steps -------------------------------------------------------------------------------------
 
@@ -142,7 +154,7 @@ shell_tests() {
     target=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)
     echo "---- shell tests on real mounts"
     log=$(mktemp)
-    DRIVEFS_BIN=$target/release tests/shell/run.sh 2>&1 | tee "$log"
+    DRIVEFS_BIN=$target/release DRIVEFS_TOOLS=$target/tools tests/shell/run.sh 2>&1 | tee "$log"
     rc=${PIPESTATUS[0]}
     p=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$log" | tail -n 1)
     f=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$log" | tail -n 1)
@@ -154,6 +166,7 @@ step scripts scripts
 step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 step deny deny
 cargo_tests
+[[ " ${SKIP:-} " == *" shell "* ]] || step tools test_tools
 step build cargo build --release --workspace --bins --locked --quiet
 shell_tests
 

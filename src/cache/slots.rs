@@ -11,9 +11,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::Weak;
+
+use rustix::fs::FallocateFlags;
+use rustix::fs::SeekFrom;
+use rustix::fs::fallocate;
+use rustix::fs::seek;
+use rustix::io::Errno;
 
 use crate::state::FileId;
 
@@ -163,6 +170,34 @@ impl Slice {
 
     fn zeros(&self, from: u64, to: u64) -> io::Result<()> {
         self.file.write_all_at(&vec![0; (to - from) as usize], self.start + from)
+    }
+
+    /// Makes a range inside the content a hole. False where there cannot be one: then it has to be
+    /// overwritten.
+    pub fn punch(&self, range: Range<u64>) -> io::Result<bool> {
+        if self.slot {
+            return Ok(false);
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&*self.file, flags, range.start, range.end - range.start) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The first byte from `range.start` on that the disk holds as data, or as a hole; none when
+    /// there is none in the range.
+    pub fn seek(&self, range: Range<u64>, data: bool) -> io::Result<Option<u64>> {
+        let from = self.start + range.start;
+        let whence = if data { SeekFrom::Data(from) } else { SeekFrom::Hole(from) };
+        // The position that this moves is used by nobody.
+        match seek(&*self.file, whence) {
+            Ok(at) => Ok(Some(at - self.start).filter(|at| *at < range.end)),
+            // From there on the file has nothing: zeros.
+            Err(Errno::NXIO) => Ok((!data).then_some(range.start)),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn set_header(&self, len: u64) -> io::Result<()> {

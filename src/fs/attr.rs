@@ -29,6 +29,7 @@ pub struct Attr {
     pub gid: u32,
     pub rdev: u32,
     pub size: u64,
+    pub atime: TimeNs,
     pub mtime: TimeNs,
     pub ctime: TimeNs,
     pub btime: TimeNs,
@@ -66,16 +67,32 @@ impl DriveFs {
             gid: node.attrs.gid.unwrap_or(self.owner.gid),
             rdev: node.rdev,
             size,
+            atime: node.atime.unwrap_or(mtime),
             mtime,
             ctime,
             btime: node.attrs.btime,
-            // Of a folder: 1, "not counted", as on btrfs; counting would cost every stat a scan.
-            links: if node.kind.is_folder() { 1 } else { node.links },
+            links: self.links_of(node),
+        }
+    }
+
+    fn links_of(&self, node: &Node) -> u32 {
+        match node.links {
+            0 => 0,
+            links if !node.kind.is_folder() => links,
+            // "Not counted", which programs know from other file systems: its entries are not here.
+            _ if self.tree.is_filling() && !self.tree.is_complete(node) => 1,
+            // A folder is named by its parent, by its `.` and by the `..` of each folder in it.
+            _ => 2 + node.subdirs,
         }
     }
 
     pub fn getattr(&self, nid: Nid) -> Result<Attr, TreeError> {
-        Ok(self.attr_of(&self.tree.node(nid)?))
+        match self.tree.node(nid) {
+            Err(TreeError::NotFound) => {
+                lock(&self.removed).get(&nid).cloned().ok_or(TreeError::NotFound)
+            }
+            node => Ok(self.attr_of(&node?)),
+        }
     }
 
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {

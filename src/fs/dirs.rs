@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
+use drivefs_core::node::NodeKind;
+
 use super::Attr;
 use super::DriveFs;
 use super::lock;
 use crate::state::Nid;
+use crate::state::Node;
 use crate::state::NodeEntry;
+use crate::tree::RenameMode;
 use crate::tree::Tree;
 use crate::tree::TreeError;
 
@@ -37,9 +41,43 @@ pub struct DirEntry {
 }
 
 impl DriveFs {
+    /// Removes an empty folder.
+    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        let gone = self.tree.rmdir(parent, name)?;
+        self.note_removed(gone);
+        Ok(())
+    }
+
+    /// Renames; see `Tree::rename`.
+    pub fn rename(
+        &self,
+        parent: Nid,
+        name: &[u8],
+        new_parent: Nid,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), TreeError> {
+        let gone = self.tree.rename(parent, name, new_parent, new_name, mode)?;
+        self.note_removed(gone);
+        Ok(())
+    }
+
+    /// A removed folder stays, empty and without links, until the kernel forgets it: it may be
+    /// open, or be where a program is.
+    fn note_removed(&self, gone: Option<Node>) {
+        if let Some(node) = gone.filter(|n| n.kind == NodeKind::Dir) {
+            let attr = Attr { links: 0, ..self.attr_of(&node) };
+            lock(&self.removed).insert(node.nid, attr);
+        }
+    }
+
+    /// The kernel has no inode of that number any more.
+    pub fn forget(&self, nid: Nid) {
+        lock(&self.removed).remove(&nid);
+    }
+
     pub fn opendir(&self, nid: Nid) -> Result<u64, TreeError> {
-        let node = self.tree.node(nid)?;
-        if !node.kind.is_folder() {
+        if !self.getattr(nid)?.kind.is_folder() {
             return Err(TreeError::NotDir);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);

@@ -96,7 +96,7 @@ impl DriveFs {
         handle
     }
 
-    fn content(&self, nid: Nid, handle: u64) -> Result<Arc<Content>, TreeError> {
+    pub(super) fn content(&self, nid: Nid, handle: u64) -> Result<Arc<Content>, TreeError> {
         // The page cache writes back under any handle of the inode, or a closed one.
         if let Some(open) = lock(&self.files).get(&handle).filter(|h| h.content.nid == nid) {
             return Ok(open.content.clone());
@@ -118,15 +118,44 @@ impl DriveFs {
         })
     }
 
-    pub fn write(&self, nid: Nid, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), TreeError> {
+    /// Writes bytes. `kill`: the caller is one whose writes take set-user-ID away.
+    pub fn write(
+        &self,
+        nid: Nid,
+        handle: u64,
+        offset: u64,
+        bytes: &[u8],
+        kill: bool,
+    ) -> Result<(), TreeError> {
         let content = self.content(nid, handle)?;
-        match self.spool.write(&content, offset, bytes) {
+        self.rescued(nid, || self.spool.write(&content, offset, bytes))?;
+        self.kill_suid(&content, kill)
+    }
+
+    /// Runs a change of a content; where a newer remote state took its name, it becomes a conflict
+    /// file first.
+    pub(super) fn rescued<T>(
+        &self,
+        nid: Nid,
+        change: impl Fn() -> Result<T, SpoolError>,
+    ) -> Result<T, TreeError> {
+        match change() {
             Err(SpoolError::Superseded) => {
                 self.tree.rescue_superseded(nid)?;
-                Ok(self.spool.write(&content, offset, bytes)?)
+                Ok(change()?)
             }
             other => Ok(other?),
         }
+    }
+
+    /// Takes set-user-ID and set-group-ID from a file that was written.
+    pub(super) fn kill_suid(&self, content: &Content, kill: bool) -> Result<(), TreeError> {
+        if kill && content.suid.load(Ordering::Relaxed) {
+            // Its time of writing is told first, so that the order of changes stays.
+            self.spool.save_size(content)?;
+            self.tree.clear_suid(content.nid)?;
+        }
+        Ok(())
     }
 
     pub(super) fn truncate(&self, nid: Nid, size: u64) -> Result<(), TreeError> {
@@ -136,13 +165,7 @@ impl DriveFs {
         }
         self.tree.check_writable(&node)?;
         let content = self.spool.content(nid)?;
-        match self.spool.truncate(&content, size) {
-            Err(SpoolError::Superseded) => {
-                self.tree.rescue_superseded(nid)?;
-                self.spool.truncate(&content, size)?;
-            }
-            other => other?,
-        }
+        self.rescued(nid, || self.spool.truncate(&content, size))?;
         self.spool.save_size(&content)?;
         self.tree.journal().wake();
         Ok(())

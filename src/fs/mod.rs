@@ -7,6 +7,7 @@ mod attr;
 mod dirs;
 mod files;
 mod listing;
+mod ranges;
 mod xattrs;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use crate::remote::Link;
 use crate::remote::Remote;
 use crate::spool::Spool;
+use crate::state::Nid;
 use crate::tree::Tree;
 
 pub use attr::Attr;
@@ -27,6 +29,8 @@ pub use attr::Space;
 pub use dirs::DirEntry;
 pub use files::Caller;
 pub use files::ReadHere;
+pub use ranges::Allocate;
+pub use ranges::Spot;
 
 use dirs::DirHandle;
 use files::FileHandle;
@@ -41,6 +45,8 @@ pub struct DriveFs {
     next_handle: AtomicU64,
     files: Mutex<HashMap<u64, Arc<FileHandle>>>,
     dirs: Mutex<HashMap<u64, Arc<Mutex<DirHandle>>>>,
+    /// Folders that were removed and that the kernel has not forgotten: somebody may be in them.
+    removed: Mutex<HashMap<Nid, Attr>>,
     space: Mutex<Space>,
     link: Arc<Link>,
     remote: Remote,
@@ -58,6 +64,7 @@ impl DriveFs {
             next_handle: AtomicU64::new(1),
             files: Mutex::default(),
             dirs: Mutex::default(),
+            removed: Mutex::default(),
             space: Mutex::new(Space::default()),
             link: remote.link().clone(),
             remote,

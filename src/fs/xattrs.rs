@@ -2,9 +2,12 @@
 //!
 //! `user.drivefs.*` is readable by name and not listed, so that `cp -a` does not copy it.
 
+use std::sync::atomic::Ordering;
+
 use drivefs_core::limits::XATTR_NAME_MAX_BYTES;
 
 use super::DriveFs;
+use crate::spool::CAPABILITY_XATTR;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::tree::TreeError;
@@ -16,10 +19,15 @@ const KNOWN: [&str; 3] = ["user.", "trusted.", "security."];
 impl DriveFs {
     /// The value of an attribute; none when it is not set.
     pub fn getxattr(&self, nid: Nid, name: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
-        // Asked by the kernel before every write; never set on this path without being noticed.
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
         if !KNOWN.iter().any(|k| name.starts_with(k)) {
             return Err(TreeError::Unsupported);
+        }
+        if name == CAPABILITY_XATTR
+            && self.spool().loaded(nid).is_some_and(|c| !c.capability.load(Ordering::Relaxed))
+        {
+            // What the kernel asks before the first write to a file, answered without a look-up.
+            return Ok(None);
         }
         let node = self.tree().node(nid)?;
         if let Some(own) = name.strip_prefix(OWN)

@@ -5,20 +5,18 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use drivefs_core::limits::NAME_MAX_BYTES;
 use drivefs_core::limits::SYMLINK_MAX_BYTES;
 use drivefs_core::node::NodeKind;
-use drivefs_core::node::TimeNs;
 use fuser::BsdFileFlags;
 use fuser::CopyFileRangeFlags;
 use fuser::Errno;
 use fuser::FileAttr;
 use fuser::FileHandle;
-use fuser::FileType;
 use fuser::Filesystem;
 use fuser::FopenFlags;
 use fuser::Generation;
@@ -27,6 +25,7 @@ use fuser::InitFlags;
 use fuser::IoctlFlags;
 use fuser::KernelConfig;
 use fuser::LockOwner;
+use fuser::Notifier;
 use fuser::OpenAccMode;
 use fuser::OpenFlags;
 use fuser::RenameFlags;
@@ -48,13 +47,20 @@ use fuser::TimeOrNow;
 use fuser::WriteFlags;
 use tokio::runtime::Handle;
 
+use super::convert::FRAGMENT_BYTES;
+use super::convert::file_attr;
+use super::convert::file_type;
+use super::convert::no_attr;
+use super::convert::time;
+use super::convert::to_ns;
 use super::errno::errno;
 use super::errno::spool;
+use crate::fs::Allocate;
 use crate::fs::Attr;
 use crate::fs::Caller;
 use crate::fs::DriveFs;
 use crate::fs::ReadHere;
-use crate::journal::now;
+use crate::fs::Spot;
 use crate::tree::NewNode;
 use crate::tree::RenameMode;
 use crate::tree::SetAttrs;
@@ -63,19 +69,19 @@ use crate::tree::TreeError;
 /// How long the kernel may keep names and attributes: changes invalidate them.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 const REQUEST_BYTES: u32 = 1024 * 1024;
-/// Unit of statfs and of block counts in stat (bytes).
-const FRAGMENT_BYTES: u64 = 4096;
 /// Numbers are used once, so no generation is needed.
 const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adapter {
     fs: Arc<DriveFs>,
     runtime: Handle,
+    /// Set once the session is there.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<DriveFs>, runtime: Handle) -> Self {
-        Self { fs, runtime }
+    pub fn new(fs: Arc<DriveFs>, runtime: Handle, notifier: Arc<OnceLock<Notifier>>) -> Self {
+        Self { fs, runtime, notifier }
     }
 }
 
@@ -108,6 +114,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
+            // Privileges go with writes here; else the kernel asks for file capabilities before
+            // each one.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         for flag in wanted {
             if let Err(missing) = config.add_capabilities(flag) {
@@ -140,19 +149,23 @@ impl Filesystem for Adapter {
         }
     }
 
+    fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
+        self.fs.forget(ino.0);
+    }
+
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         attr(reply, self.fs.getattr(ino.0));
     }
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
         gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         ctime: Option<SystemTime>,
         _fh: Option<FileHandle>,
@@ -162,11 +175,15 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let mtime = mtime.map(|t| match t {
-            TimeOrNow::Now => now(),
-            TimeOrNow::SpecificTime(t) => to_ns(t),
-        });
-        let set = SetAttrs { mode, uid, gid, mtime, ctime: ctime.map(to_ns) };
+        let set = SetAttrs {
+            mode,
+            uid,
+            gid,
+            atime: atime.map(time),
+            mtime: mtime.map(time),
+            ctime: ctime.map(to_ns),
+            clear_suid: uid.is_some() || gid.is_some() || (size.is_some() && clears_suid(req)),
+        };
         let only_times = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none();
         match self.fs.setattr(ino.0, &set, size) {
             // The page cache tells the times of a file that was deleted meanwhile: as good as done.
@@ -247,7 +264,7 @@ impl Filesystem for Adapter {
         let name = name.to_owned();
         let folder = self.fs.folder_at(parent.0, name.as_bytes());
         self.when_listed(folder.as_slice(), move |fs, listed| {
-            empty(reply, listed.and_then(|()| fs.tree().rmdir(parent.0, name.as_bytes())));
+            empty(reply, listed.and_then(|()| fs.rmdir(parent.0, name.as_bytes())));
         });
     }
 
@@ -274,7 +291,7 @@ impl Filesystem for Adapter {
         let target = self.fs.folder_at(newparent.0, newname.as_bytes());
         self.when_listed(target.as_slice(), move |fs, listed| {
             let (from, to) = (name.as_bytes(), newname.as_bytes());
-            let rename = |()| fs.tree().rename(parent.0, from, newparent.0, to, mode);
+            let rename = |()| fs.rename(parent.0, from, newparent.0, to, mode);
             empty(reply, listed.and_then(rename));
         });
     }
@@ -358,12 +375,13 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.fs.write(ino.0, fh.0, offset, data) {
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.fs.write(ino.0, fh.0, offset, data, kill) {
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => reply.error(errno(&e)),
         }
@@ -409,57 +427,74 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let grow = || {
-            let end = offset.saturating_add(length);
-            if self.fs.getattr(ino.0)?.size < end {
-                self.fs.setattr(ino.0, &SetAttrs::default(), Some(end))?;
-            }
-            Ok(())
+        let Some(how) = Allocate::from_flags(mode) else {
+            return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
         };
-        match mode {
-            0 => empty(reply, grow()),
-            // Space is found when bytes come: nothing to reserve.
-            libc::FALLOC_FL_KEEP_SIZE => reply.ok(),
-            _ => reply.error(Errno::from_i32(libc::EOPNOTSUPP)),
-        }
+        let kill = clears_suid(req);
+        empty(reply, self.fs.fallocate(ino.0, fh.0, offset, length, how, kill));
     }
-
-    // Not taken over: the kernel does these itself, by reads and writes or with locks of its own.
 
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(Errno::ENOSYS);
+        let (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) = (u64::try_from(offset), whence)
+        else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (fs, notifier) = (self.fs.clone(), self.notifier.clone());
+        let data = whence == libc::SEEK_DATA;
+        // Off the session thread: the kernel may have to write pages back meanwhile.
+        self.runtime.spawn_blocking(move || {
+            let write_back = || {
+                // What a program wrote through a mapping is in the kernel alone until then.
+                let told = notifier.get().map(|n| n.inval_inode(ino, 0, 0));
+                if let Some(Err(error)) = told {
+                    tracing::debug!(%error, "the kernel did not write pages back");
+                }
+            };
+            match fs.seek(ino.0, fh.0, offset, data, write_back) {
+                Ok(Some(at)) => reply.offset(at as i64),
+                Ok(None) => reply.error(Errno::ENXIO),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn copy_file_range(
         &self,
-        _req: &Request,
-        _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        let (fs, kill) = (self.fs.clone(), clears_suid(req));
+        let from = Spot { nid: ino_in.0, handle: fh_in.0, offset: offset_in };
+        let to = Spot { nid: ino_out.0, handle: fh_out.0, offset: offset_out };
+        self.runtime.spawn_blocking(move || match fs.copy_range(from, to, len, kill) {
+            // The kernel asks for less than 4 GiB at once.
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+            Err(e) => reply.error(errno(&e)),
+        });
     }
 
     fn ioctl(
@@ -620,85 +655,16 @@ fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
     }
 }
 
+/// True for callers whose writes take set-user-ID and set-group-ID away. The kernel means those
+/// without CAP_FSETID, and tells it with writes only.
+fn clears_suid(req: &Request) -> bool {
+    req.uid() != 0
+}
+
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid() }
 }
 
 fn new_node(kind: NodeKind, mode: u32, rdev: u32, target: Option<Vec<u8>>) -> NewNode {
     NewNode { kind, mode, uid: None, gid: None, rdev, target }
-}
-
-fn file_type(kind: NodeKind) -> FileType {
-    match kind {
-        NodeKind::File => FileType::RegularFile,
-        NodeKind::Dir | NodeKind::Mount => FileType::Directory,
-        NodeKind::Symlink => FileType::Symlink,
-        NodeKind::Fifo => FileType::NamedPipe,
-        NodeKind::Socket => FileType::Socket,
-        NodeKind::CharDevice => FileType::CharDevice,
-        NodeKind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-fn file_attr(a: &Attr) -> FileAttr {
-    let mtime = from_ns(a.mtime);
-    FileAttr {
-        ino: INodeNo(a.nid),
-        size: a.size,
-        blocks: a.size.div_ceil(FRAGMENT_BYTES) * (FRAGMENT_BYTES / 512),
-        atime: mtime,
-        mtime,
-        ctime: from_ns(a.ctime),
-        crtime: from_ns(a.btime),
-        kind: file_type(a.kind),
-        perm: a.mode as u16,
-        nlink: a.links,
-        uid: a.uid,
-        gid: a.gid,
-        rdev: a.rdev,
-        blksize: FRAGMENT_BYTES as u32,
-        flags: 0,
-    }
-}
-
-/// "There is nothing, and you may remember that": an entry without an inode.
-fn no_attr() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-fn from_ns(ns: TimeNs) -> SystemTime {
-    if ns >= 0 {
-        UNIX_EPOCH + Duration::from_nanos(ns as u64)
-    } else {
-        UNIX_EPOCH - Duration::from_nanos(ns.unsigned_abs())
-    }
-}
-
-fn to_ns(t: SystemTime) -> TimeNs {
-    match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => i64::try_from(d.as_nanos()).unwrap_or(i64::MAX),
-        // fuser 0.18 takes the nanoseconds of a time before 1970 off where they are to be added
-        // (`system_time_from_time`); its seconds are right.
-        Err(e) => {
-            let d = e.duration();
-            let secs = i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-            secs.saturating_mul(-1_000_000_000).saturating_add(i64::from(d.subsec_nanos()))
-        }
-    }
 }

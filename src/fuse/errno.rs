@@ -25,6 +25,8 @@ pub fn errno(e: &TreeError) -> Errno {
         TreeError::IntoItself => Errno::EINVAL,
         TreeError::CrossDevice => Errno::EXDEV,
         TreeError::Limit => Errno::E2BIG,
+        // As ext4 and XFS say it.
+        TreeError::XattrsFull => Errno::ENOSPC,
         TreeError::NoAttribute => Errno::from_i32(libc::ENODATA),
         TreeError::Unsupported => Errno::from_i32(libc::EOPNOTSUPP),
         TreeError::Name(NameError::TooLong) => Errno::ENAMETOOLONG,

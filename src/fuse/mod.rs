@@ -1,6 +1,7 @@
 //! The kernel side: FUSE requests to `fs` and back. Nothing is decided here.
 
 mod adapter;
+mod convert;
 mod errno;
 mod invalidate;
 mod mountpoint;
@@ -9,6 +10,7 @@ mod threads;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use fuser::BackgroundSession;
 use fuser::Config;
@@ -59,7 +61,10 @@ pub fn mount(
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     config.n_threads = Some(threads);
     config.clone_fd = true;
-    let session = Session::new(adapter::Adapter::new(fs, runtime), dir, &config)?;
+    let notifier = Arc::new(OnceLock::new());
+    let adapter = adapter::Adapter::new(fs, runtime, notifier.clone());
+    let session = Session::new(adapter, dir, &config)?;
+    notifier.get_or_init(|| session.notifier());
     tree.set_listener(invalidate::start(session.notifier())?);
     let session = session.spawn()?;
     if let Err(error) = threads::spread(threads) {

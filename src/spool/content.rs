@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
@@ -71,6 +72,21 @@ impl BlockMap {
     pub fn start(&self, index: usize) -> u64 {
         self.starts[index]
     }
+
+    /// Where entry `index` starts; of one past the last, the end of the content.
+    pub fn offset(&self, index: usize) -> u64 {
+        self.starts.get(index).copied().unwrap_or_else(|| self.end())
+    }
+
+    /// Index of the first entry that starts at `offset` or behind it; one past the last if none.
+    pub fn first_from(&self, offset: u64) -> usize {
+        self.starts.partition_point(|&s| s < offset)
+    }
+
+    /// Length of the content (bytes).
+    pub fn end(&self) -> u64 {
+        self.entries.last().map_or(0, |e| self.starts[self.starts.len() - 1] + u64::from(e.len))
+    }
 }
 
 /// What lies under the layers.
@@ -116,6 +132,12 @@ pub struct Content {
     parts: RwLock<Parts>,
     /// Open handles that may write.
     pub writers: AtomicU64,
+    /// The file has set-user-ID or set-group-ID, which a write by others takes away.
+    pub suid: AtomicBool,
+    /// The file has capabilities. The kernel asks for them before the first write to each file.
+    pub capability: AtomicBool,
+    /// Held while layers become blocks: two at once would see each other's half-done work.
+    pub(super) freezing: Mutex<()>,
     /// A program asked for this content to survive power loss: turning layers into blocks must not
     /// undo that.
     pub(super) synced: AtomicBool,
@@ -134,6 +156,9 @@ impl Content {
             ns,
             parts: RwLock::new(parts),
             writers: AtomicU64::new(0),
+            suid: AtomicBool::new(false),
+            capability: AtomicBool::new(false),
+            freezing: Mutex::new(()),
             synced: AtomicBool::new(false),
             last_read_end: AtomicU64::new(u64::MAX),
         }

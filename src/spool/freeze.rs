@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use drivefs_core::delta::Piece as Cut;
@@ -24,7 +25,7 @@ use crate::state::CachedBlock;
 use crate::state::FileId;
 
 /// The file or slot that a block lies in.
-fn owner(block: &CachedBlock) -> FileId {
+pub(super) fn owner(block: &CachedBlock) -> FileId {
     owner_of(block.file, block.offset)
 }
 
@@ -46,13 +47,18 @@ impl Spool {
     /// were and reported.
     pub fn freeze(
         self: &Arc<Self>,
-        contents: Vec<Arc<Content>>,
+        contents: &[Arc<Content>],
     ) -> Result<Vec<(Arc<Content>, SpoolError)>, SpoolError> {
         let mut cuts = Vec::new();
         let mut failed = Vec::new();
+        // No two callers with several contents have one in common, so their order does not matter.
+        let _alone: Vec<_> = contents
+            .iter()
+            .map(|c| c.freezing.lock().unwrap_or_else(PoisonError::into_inner))
+            .collect();
         for content in contents {
             let mut blocks = Vec::new();
-            match self.cut(&content, &mut blocks) {
+            match self.cut(content, &mut blocks) {
                 Ok(Some(cut)) => cuts.push(cut),
                 Ok(None) => {}
                 Err(e) => {
@@ -61,7 +67,7 @@ impl Spool {
                     for id in blocks.iter().map(owner).filter(|id| Some(*id) != layer) {
                         self.cache.files().remove(id)?;
                     }
-                    failed.push((content, e));
+                    failed.push((content.clone(), e));
                 }
             }
         }
@@ -149,7 +155,7 @@ impl Spool {
         Ok(Some(self.cache.write_block(&hash, &bytes, true)?))
     }
 
-    fn verified_here(&self, hash: &BlockHash) -> Result<bool, SpoolError> {
+    pub(super) fn verified_here(&self, hash: &BlockHash) -> Result<bool, SpoolError> {
         Ok(self.cache.read_local(hash, 0, &mut [])?)
     }
 

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::ranges::RangeSet;
@@ -20,6 +21,8 @@ use crate::state::FileId;
 const RECORD_BYTES: usize = 24;
 const KIND_COVER: u32 = 0x5244_4c43;
 const KIND_TRUNCATE: u32 = 0x5244_4c54;
+/// Zeros written at once where holes cannot be punched.
+const ZEROS_BYTES: usize = 1024 * 1024;
 
 /// A layer that is open.
 pub struct Layer {
@@ -117,13 +120,34 @@ impl Layer {
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         self.data.write_at(bytes, offset, self.size, self.size.max(end))?;
-        if let Some(over) = &mut self.over
-            && !over.covered.contains(offset..end)
-        {
-            log(&over.map, KIND_COVER, offset, end)?;
-            over.covered.insert(offset..end);
-        }
+        self.cover(offset..end)?;
         self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Makes a range inside the layer read as zeros, without storing them where the disk can.
+    pub fn zero(&mut self, range: Range<u64>) -> io::Result<()> {
+        if self.data.punch(range.clone())? {
+            return self.cover(range);
+        }
+        let zeros = vec![0; ZEROS_BYTES.min((range.end - range.start) as usize)];
+        let mut at = range.start;
+        while at < range.end {
+            let len = zeros.len().min((range.end - at) as usize);
+            self.write_at(at, &zeros[..len])?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Notes that bytes are in the data file.
+    fn cover(&mut self, range: Range<u64>) -> io::Result<()> {
+        if let Some(over) = &mut self.over
+            && !over.covered.contains(range.clone())
+        {
+            log(&over.map, KIND_COVER, range.start, range.end)?;
+            over.covered.insert(range);
+        }
         Ok(())
     }
 
@@ -159,4 +183,26 @@ fn log(mut map: &File, kind: u32, a: u64, b: u64) -> io::Result<()> {
         return Err(io::Error::from(io::ErrorKind::StorageFull));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zeroed_range_hides_what_lies_below_also_after_a_crash() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = DataFiles::open_dir(dir.path()).expect("opens");
+        let mut layer = Layer::create(&files, 7, Some(100)).expect("creates");
+        layer.write_at(10, b"abc").expect("writes");
+        layer.zero(11..50).expect("zeroes");
+        drop(layer);
+        let layer = Layer::recover(&files, 7, Some(100)).expect("recovers");
+        let mut back = [1; 40];
+        layer.data.read_or_zeros(&mut back, 10).expect("reads");
+        assert_eq!(back[0], b'a');
+        assert_eq!(back[1..], [0; 39]);
+        let over = layer.over.expect("it is over something");
+        assert_eq!(over.covered.split(10..51), [(10..50, true), (50..51, false)]);
+    }
 }

@@ -10,6 +10,8 @@ mod freeze;
 mod layer;
 mod ranges;
 mod read;
+mod refer;
+mod sparse;
 mod write;
 
 use std::collections::HashMap;
@@ -41,6 +43,10 @@ use layer::Layer;
 
 /// How long the time of a write is remembered.
 const WRITTEN_KEPT: Duration = Duration::from_secs(60);
+/// File capabilities, which do not survive a write.
+pub const CAPABILITY_XATTR: &str = "security.capability";
+/// Set-user-ID and set-group-ID.
+const SUID_BITS: u32 = 0o6000;
 
 /// All contents of the drive; those in use are in memory.
 pub struct Spool {
@@ -173,12 +179,26 @@ impl Spool {
             unsaved: below != node.size,
             time_was_set: false,
         };
-        Ok(Content::new(node.nid, node.ns, parts))
+        let content = Content::new(node.nid, node.ns, parts);
+        note_privileges(&content, node);
+        Ok(content)
+    }
+
+    /// Tells an open content what its file may do now, after a change of attributes.
+    pub fn note_privileges(&self, node: &Node) {
+        if let Some(content) = self.loaded(node.nid) {
+            note_privileges(&content, node);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Nid, Weak<Content>>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn note_privileges(content: &Content, node: &Node) {
+    content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
+    content.capability.store(node.xattrs.contains_key(CAPABILITY_XATTR), Ordering::Relaxed);
 }
 
 fn modified(file: &std::fs::File) -> std::io::Result<TimeNs> {

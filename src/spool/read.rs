@@ -89,6 +89,16 @@ impl Spool {
         Err(SpoolError::Disk(std::io::Error::other("the block cache is too small for this read")))
     }
 
+    /// `read` on a thread that may wait.
+    pub fn read_blocking(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, SpoolError> {
+        self.runtime.block_on(self.read(content, offset, len))
+    }
+
     /// Blocks of a range that are not on this disk.
     fn absent_blocks(
         &self,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::CAPABILITY_XATTR;
 use super::Content;
 use super::Spool;
 use super::SpoolError;
@@ -48,9 +49,18 @@ impl Spool {
         Ok(())
     }
 
+    /// Makes a content at least this long.
+    pub fn grow(&self, content: &Content, size: u64) -> Result<(), SpoolError> {
+        if content.size() < size {
+            self.truncate(content, size)?;
+            content.parts_mut().mtime = Some(now());
+        }
+        Ok(())
+    }
+
     /// The layer that takes writes, with room for `end` bytes; started if there is none.
     /// `truncated_to`: a length that is set right after; at 0 nothing below will show.
-    fn live_layer<'a>(
+    pub(super) fn live_layer<'a>(
         &self,
         content: &Content,
         parts: &'a mut Parts,
@@ -100,11 +110,16 @@ impl Spool {
         };
         let id = layer.id;
         let noted = self.db.change(|c| {
-            let node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
+            let mut node = c.node(content.nid)?.ok_or(SpoolError::Gone)?;
             if node.superseded {
                 return Err(SpoolError::Superseded);
             }
             self.journal.note_node(c, &node)?;
+            // Privileges that the old bytes had go, whoever writes.
+            if node.xattrs.remove(CAPABILITY_XATTR).is_some() {
+                content.capability.store(false, Ordering::Relaxed);
+                c.update_node(&node)?;
+            }
             c.set_live(content.nid, id, over)?;
             // Later writes have it in memory until the close; a crash leaves this one.
             let time = now();

@@ -33,8 +33,10 @@ use super::FileId;
 use super::redo::RedoLog;
 use super::redo::push_statement;
 
-/// Version of `schema.sql`, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+/// Version of the schema, in `PRAGMA user_version`: `schema.sql` and what `schema-2.sql` adds.
+const SCHEMA_VERSION: i64 = 2;
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_2: &str = include_str!("schema-2.sql");
 /// Readers that work side by side.
 const READERS: usize = 4;
 /// Pages (KiB, negative by SQLite's rule) that each connection caches.
@@ -225,13 +227,13 @@ impl Db {
         let version: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
         match version {
             0 => {
-                let sql = include_str!("schema.sql");
                 conn.execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {sql} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                    "BEGIN IMMEDIATE; {SCHEMA} {SCHEMA_2} \
+                     PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
                 ))?;
             }
-            SCHEMA_VERSION if size <= CHECK_AT_OPEN_BYTES => check(&conn)?,
-            SCHEMA_VERSION => {}
+            1..=SCHEMA_VERSION if size <= CHECK_AT_OPEN_BYTES => check(&conn)?,
+            1..=SCHEMA_VERSION => {}
             newer => return Err(DbError::Newer(newer)),
         }
         let generation = Conn { sql: &conn, redo: None }
@@ -242,6 +244,12 @@ impl Db {
         let mut writer = Writer { conn, log, generation, open: false, stale_log: false };
         // What an earlier process acknowledged and did not commit.
         writer.settle()?;
+        if version == 1 {
+            // After the log, whose statements are those of the old schema.
+            writer.conn.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {SCHEMA_2} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            ))?;
+        }
         let readers = (0..READERS)
             .map(|_| {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

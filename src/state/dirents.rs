@@ -47,7 +47,9 @@ impl Conn<'_> {
 
     pub fn put_dirent(&self, parent: Nid, name: &[u8], child: Nid) -> Result<(), DbError> {
         self.execute(
-            "INSERT OR REPLACE INTO dirent VALUES (?1, ?2, ?3)",
+            // Not "OR REPLACE": that would pass by the triggers that count folders.
+            "INSERT INTO dirent VALUES (?1, ?2, ?3) \
+             ON CONFLICT (parent, name) DO UPDATE SET child=excluded.child",
             params![parent as i64, name, child as i64],
         )?;
         Ok(())
@@ -73,15 +75,6 @@ impl Conn<'_> {
         Ok(!s.exists([parent as i64])?)
     }
 
-    /// Number of directories in a directory, for its link count.
-    pub fn subdirs(&self, parent: Nid) -> Result<u32, DbError> {
-        let mut s = self.sql.prepare_cached(
-            "SELECT count(*) FROM dirent d JOIN node n ON n.nid=d.child \
-             WHERE d.parent=?1 AND n.kind IN (2, 8)",
-        )?;
-        Ok(s.query_row([parent as i64], |r| r.get(0))?)
-    }
-
     /// True when two directories have entries of the same name.
     pub fn shares_a_name(&self, one: Nid, other: Nid) -> Result<bool, DbError> {
         let mut s = self.sql.prepare_cached(
@@ -98,5 +91,72 @@ impl Conn<'_> {
             params![from as i64, to as i64],
         )?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drivefs_core::id::NamespaceId;
+    use drivefs_core::node::Attrs;
+    use drivefs_core::node::NodeKind;
+
+    use super::*;
+    use crate::state::Db;
+    use crate::state::Node;
+
+    fn node(nid: Nid, kind: NodeKind) -> Node {
+        Node {
+            nid,
+            id: NodeId::from_parts(nid, [0; 10]),
+            ns: NamespaceId(1),
+            kind,
+            attrs: Attrs { mode: 0o755, uid: None, gid: None, mtime: 0, btime: 0 },
+            rdev: 0,
+            size: 0,
+            ctime: 0,
+            links: 1,
+            target: None,
+            mount: None,
+            xattrs: Default::default(),
+            content: None,
+            version: 0,
+            live: None,
+            frozen: None,
+            superseded: false,
+            source: None,
+            atime: None,
+            subdirs: 0,
+        }
+    }
+
+    #[test]
+    fn a_folder_knows_how_many_folders_it_holds() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Db::open(&dir.path().join("state.db")).expect("a database");
+        db.write(|c| {
+            for nid in 1..=5 {
+                c.insert_node(&node(nid, NodeKind::Dir))?;
+            }
+            c.insert_node(&node(6, NodeKind::File))?;
+            let count = |nid| Ok::<_, DbError>(c.node(nid)?.map(|n| n.subdirs));
+            c.put_dirent(1, b"a", 2)?;
+            c.put_dirent(1, b"b", 3)?;
+            c.put_dirent(1, b"f", 6)?;
+            assert_eq!(count(1)?, Some(2));
+            c.put_dirent(1, b"b", 4)?; // Another folder takes the place.
+            c.put_dirent(1, b"f", 5)?; // A folder takes a file's place,
+            assert_eq!(count(1)?, Some(3));
+            c.put_dirent(1, b"b", 6)?; // and a file a folder's.
+            assert_eq!(count(1)?, Some(2));
+            c.move_children(1, 2)?;
+            assert_eq!((count(1)?, count(2)?), (Some(0), Some(2)));
+            c.delete_dirent(2, b"a")?;
+            c.delete_dirent(2, b"b")?;
+            assert_eq!(count(2)?, Some(1));
+            c.update_node(&Node { subdirs: 77, ..node(2, NodeKind::Dir) })?;
+            assert_eq!(count(2)?, Some(1));
+            Ok::<_, DbError>(())
+        })
+        .expect("the counts are right");
     }
 }

@@ -43,6 +43,10 @@ pub struct Node {
     pub superseded: bool,
     /// Where its blocks may be linked from (it came from another namespace).
     pub source: Option<(NamespaceId, NodeId)>,
+    /// Access time where a program set one; else it is told as `mtime`. Of this device alone.
+    pub atime: Option<TimeNs>,
+    /// Folders in this folder. Read only: the database keeps it.
+    pub subdirs: u32,
 }
 
 /// A node under one of its names.
@@ -57,7 +61,9 @@ macro_rules! columns {
     () => {
         "n.nid, n.id, n.ns, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, \
          n.ctime, n.btime, n.links, n.target, n.mount, n.xattrs, n.content, n.version, n.live, \
-         n.live_over, n.frozen, n.frozen_over, n.superseded, n.source_ns, n.source_id"
+         n.live_over, n.frozen, n.frozen_over, n.superseded, n.source_ns, n.source_id, n.atime, \
+         CASE WHEN n.kind IN (2, 8) \
+         THEN coalesce((SELECT s.n FROM subdirs s WHERE s.parent=n.nid), 0) ELSE 0 END"
     };
 }
 
@@ -67,7 +73,7 @@ pub(super) use columns;
 macro_rules! row_values {
     () => {
         "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
-         ?20,?21,?22,?23,?24,?25,?26)"
+         ?20,?21,?22,?23,?24,?25,?26,?27)"
     };
 }
 
@@ -161,6 +167,7 @@ impl Conn<'_> {
                 n.source.map(|s| s.0.0 as i64),
                 n.source.as_ref().map(|s| s.1.as_bytes().as_slice()),
                 (n.links == 0).then_some(1),
+                n.atime,
             ],
         )?;
         Ok(())
@@ -356,5 +363,7 @@ pub(super) fn node_from(r: &Row<'_>, c: usize) -> rusqlite::Result<Node> {
         frozen: layer(20)?,
         superseded: r.get(c + 22)?,
         source,
+        atime: r.get(c + 25)?,
+        subdirs: r.get(c + 26)?,
     })
 }

@@ -209,7 +209,7 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
         }
     }
     let mut failed = Vec::new();
-    for (content, error) in spool.freeze(contents)? {
+    for (content, error) in spool.freeze(&contents)? {
         match error {
             SpoolError::Gone => {}
             error => {

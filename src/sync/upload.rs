@@ -212,12 +212,14 @@ async fn what_is_missing(
     parcels: Vec<Parcel>,
 ) -> Result<Vec<Parcel>, UploadError> {
     let total: u64 = parcels.iter().map(|p| u64::from(p.len)).sum();
-    // What is not on this disk came from the server once; it may be sent only if it still is there.
-    let mut all_here = true;
+    // What is not on this disk, or is noted as sent, the server had once (a copied file): it is
+    // sent only if the server does not have it any more.
+    let mut all_new = true;
     for parcel in &parcels {
-        all_here &= db.peek(|c| c.cached(&parcel.hash)).map_err(SpoolError::from)?.is_some();
+        let row = db.peek(|c| c.cached(&parcel.hash)).map_err(SpoolError::from)?;
+        all_new &= row.is_some_and(|r| r.unsent);
     }
-    if total < ASK_FROM_BYTES && all_here {
+    if total < ASK_FROM_BYTES && all_new {
         return Ok(parcels);
     }
     let mut missing = HashSet::new();

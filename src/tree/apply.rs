@@ -209,9 +209,11 @@ impl Tree {
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         remote.links = local.links;
+        remote.atime = local.atime;
         remote.ctime = now();
         let renumber = local.kind == NodeKind::File && local.content != remote.content;
         if !renumber {
+            self.spool.note_privileges(&remote);
             c.update_node(&Node { live: local.live, frozen: local.frozen, ..remote })?;
             applied.invalid.push(Invalidation::Attrs { nid: local.nid });
             return Ok(());
@@ -280,6 +282,7 @@ impl Tree {
             Verdict::KeepLocal | Verdict::Same => {
                 let merged = Node { attrs, xattrs, version: remote.version, ..local.clone() };
                 c.update_node(&merged)?;
+                self.spool.note_privileges(&merged);
                 if attrs != local.attrs {
                     applied.invalid.push(Invalidation::Attrs { nid: local.nid });
                 }
@@ -375,6 +378,8 @@ fn blank(time: i64) -> Node {
         frozen: None,
         superseded: false,
         source: None,
+        atime: None,
+        subdirs: 0,
     }
 }
 

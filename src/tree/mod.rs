@@ -96,6 +96,8 @@ pub enum TreeError {
     Protocol(String),
     #[error("over a limit")]
     Limit,
+    #[error("no room for more extended attributes")]
+    XattrsFull,
     #[error("no such attribute")]
     NoAttribute,
     #[error("not supported")]

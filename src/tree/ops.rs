@@ -15,6 +15,7 @@ use drivefs_core::node::TimeNs;
 use drivefs_core::node::Xattrs;
 use drivefs_core::wire::Blob;
 
+use super::Invalidation;
 use super::Tree;
 use super::TreeError;
 use super::may_write;
@@ -46,8 +47,12 @@ pub struct SetAttrs {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    pub atime: Option<TimeNs>,
     pub mtime: Option<TimeNs>,
     pub ctime: Option<TimeNs>,
+    /// Set-user-ID and set-group-ID go, as when an ordinary user writes or anybody changes the
+    /// owner. A set-group-ID bit without group execution is no such mark and stays.
+    pub clear_suid: bool,
 }
 
 impl Tree {
@@ -118,6 +123,8 @@ impl Tree {
             frozen: None,
             superseded: false,
             source: None,
+            atime: None,
+            subdirs: 0,
         };
         self.journal.note_new_node(c, node.id, node.ns)?;
         let place = name.as_bytes();
@@ -180,11 +187,11 @@ impl Tree {
             self.touch(c, &dir, time)?;
             Ok(gone)
         })?;
-        self.after_removal(gone)
+        self.after_removal(gone.as_ref())
     }
 
-    /// Removes an empty folder.
-    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+    /// Removes an empty folder; returns it as it was.
+    pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<Option<Node>, TreeError> {
         let time = now();
         let gone = self.db.change(|c| {
             let dir = self.dir_for_change(c, parent)?;
@@ -201,14 +208,15 @@ impl Tree {
             self.touch(c, &dir, time)?;
             Ok(gone)
         })?;
-        self.after_removal(gone)
+        self.after_removal(gone.as_ref())?;
+        Ok(gone)
     }
 
     /// Drops what a removal left without a name, after its transaction.
-    pub(super) fn after_removal(&self, gone: Option<Node>) -> Result<(), TreeError> {
+    pub(super) fn after_removal(&self, gone: Option<&Node>) -> Result<(), TreeError> {
         self.journal.wake();
         if let Some(node) = gone {
-            self.spool.discard(&node)?;
+            self.spool.discard(node)?;
         }
         Ok(())
     }
@@ -302,6 +310,9 @@ impl Tree {
             may_write(c, node.ns)?;
             let before = node.attrs;
             node.attrs.mode = set.mode.map_or(node.attrs.mode, |m| m & MODE_MASK);
+            if set.clear_suid && !node.kind.is_folder() {
+                node.attrs.mode = without_suid(node.attrs.mode);
+            }
             node.attrs.uid = set.uid.or(node.attrs.uid);
             node.attrs.gid = set.gid.or(node.attrs.gid);
             node.attrs.mtime = set.mtime.unwrap_or(node.attrs.mtime);
@@ -309,12 +320,21 @@ impl Tree {
                 let old = Node { attrs: before, ..node.clone() };
                 self.journal.note_node(c, &old)?;
             }
+            node.atime = set.atime.or(node.atime);
             node.ctime = set.ctime.unwrap_or(time);
             c.update_node(&node)?;
             Ok::<_, TreeError>(node)
         })?;
+        self.spool.note_privileges(&node);
         self.journal.wake();
         Ok(node)
+    }
+
+    /// Takes set-user-ID and set-group-ID away, behind the kernel's back.
+    pub fn clear_suid(&self, nid: Nid) -> Result<(), TreeError> {
+        self.set_attrs(nid, &SetAttrs { clear_suid: true, ..SetAttrs::default() })?;
+        self.announce(vec![Invalidation::Attrs { nid }]);
+        Ok(())
     }
 
     /// Sets an extended attribute, or removes it. `create` and `replace` are those of setxattr(2).
@@ -350,10 +370,11 @@ impl Tree {
             }
             let total: usize = node.xattrs.iter().map(|(k, v)| k.len() + v.0.len()).sum();
             if total > XATTRS_MAX_BYTES {
-                return Err(TreeError::Limit);
+                return Err(TreeError::XattrsFull);
             }
             node.ctime = now();
             c.update_node(&node)?;
+            self.spool.note_privileges(&node);
             Ok(())
         })?;
         self.journal.wake();
@@ -382,4 +403,12 @@ impl Tree {
         c.set_mtime(dir.nid, time, time)?;
         Ok(())
     }
+}
+
+/// A mode without set-user-ID, and without set-group-ID where the group may execute.
+fn without_suid(mode: u32) -> u32 {
+    const SUID: u32 = 0o4000;
+    const SGID: u32 = 0o2000;
+    const GROUP_EXEC: u32 = 0o010;
+    if mode & GROUP_EXEC == 0 { mode & !SUID } else { mode & !(SUID | SGID) }
 }

@@ -38,7 +38,8 @@ struct Ends<'a> {
 }
 
 impl Tree {
-    /// Renames `name` in `parent` to `new_name` in `new_parent`.
+    /// Renames `name` in `parent` to `new_name` in `new_parent`; returns what was replaced and is
+    /// gone, as it was.
     pub fn rename(
         &self,
         parent: Nid,
@@ -46,7 +47,7 @@ impl Tree {
         new_parent: Nid,
         new_name: &[u8],
         mode: RenameMode,
-    ) -> Result<(), TreeError> {
+    ) -> Result<Option<Node>, TreeError> {
         let checked = Name::new(new_name)?;
         let gone = self.db.change(|c| {
             let ends = Ends {
@@ -79,7 +80,8 @@ impl Tree {
             }
             Ok::<_, TreeError>(gone)
         })?;
-        self.after_removal(gone)
+        self.after_removal(gone.as_ref())?;
+        Ok(gone)
     }
 
     /// The plain case: the target's name, if taken, goes to the moved node (which has another id

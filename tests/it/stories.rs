@@ -230,7 +230,7 @@ fn an_open_file_keeps_what_it_opened_and_a_write_to_it_is_never_lost() {
     all_sync(&[&alice, &bob]);
     assert_eq!(bob.read("a.txt"), b"new");
     assert_eq!(bob.read_handle(nid, reader, 0, 100).expect("reads"), b"old");
-    bob.fs().write(nid, writer, 0, b"BOB").expect("writes");
+    bob.fs().write(nid, writer, 0, b"BOB", false).expect("writes");
     bob.fs().release(writer).expect("closes");
     bob.fs().release(reader).expect("closes");
     all_sync(&[&bob, &alice]);
@@ -250,7 +250,7 @@ fn what_was_written_before_a_crash_is_sent_after_it() {
     alice.patch("synced", 1_000_000, b"PATCH");
     // Open and unsaved at the moment of the crash.
     let (attr, handle) = alice.fs().create(1, b"open", crate::story::ME, 0o600).expect("creates");
-    alice.fs().write(attr.nid, handle, 0, b"not closed").expect("writes");
+    alice.fs().write(attr.nid, handle, 0, b"not closed", false).expect("writes");
     alice.restart();
     all_sync(&[&alice, &bob]);
     let files = same_files(&[&alice, &bob]);
@@ -341,10 +341,76 @@ fn removed_here_while_open_and_edited_there_shows_the_edit() {
     all_sync(&[&bob, &alice]);
     assert_eq!(bob.read("a.txt"), b"edited");
     assert_eq!(bob.read_handle(nid, handle, 0, 100).expect("reads"), b"base");
-    bob.fs().write(nid, handle, 0, b"LATE").expect("writes");
+    bob.fs().write(nid, handle, 0, b"LATE", false).expect("writes");
     bob.fs().release(handle).expect("closes");
     all_sync(&[&bob, &alice]);
     let files = same_files(&[&alice, &bob]);
     assert_eq!(files["a.txt"], "edited");
     assert!(files.values().any(|text| text == "LATE"), "{files:?}");
+}
+
+/// Bytes that look random.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut x = seed | 1;
+    let mut byte = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as u8
+    };
+    (0..len).map(|_| byte()).collect()
+}
+
+#[test]
+fn a_copy_by_reference_is_a_file_of_its_own() {
+    const MIB: usize = 1 << 20;
+    let world = World::new();
+    let (mut alice, bob) = (world.device("alice"), world.device("bob"));
+    let mut base = noise(1, 24 * MIB);
+    alice.write("base", &base);
+    alice.write("copy", b"");
+    // Not sent yet: it is cut into blocks for it.
+    assert_eq!(alice.copy(("base", 0), ("copy", 0), base.len() as u64), 1);
+    let mut copy = base.clone();
+    all_sync(&[&alice, &bob]);
+    assert!(bob.read("copy") == copy);
+    // Either goes on alone, and the death of the process loses nothing of it.
+    alice.patch("base", 5_000_000, b"BASE");
+    base[5_000_000..5_000_004].copy_from_slice(b"BASE");
+    alice.patch("copy", 5_000_000, b"COPY");
+    copy[5_000_000..5_000_004].copy_from_slice(b"COPY");
+    alice.restart();
+    assert!(alice.read("base") == base);
+    assert!(alice.read("copy") == copy);
+    // A range, over and behind what is there, with changes on both sides that are not sent.
+    let (from, to, len) = (3 * MIB + 17, 20 * MIB - 5, 15 * MIB + 3);
+    alice.copy(("base", from as u64), ("copy", to as u64), len as u64);
+    copy.resize(to + len, 0);
+    copy[to..].copy_from_slice(&base[from..from + len]);
+    assert!(alice.read("copy") == copy);
+    // Within one file, and behind its end.
+    let to = copy.len() + MIB;
+    alice.copy(("copy", 9), ("copy", to as u64), 10 * MIB as u64);
+    copy.resize(to + 10 * MIB, 0);
+    copy.copy_within(9..9 + 10 * MIB, to);
+    alice.restart();
+    assert!(alice.read("copy") == copy);
+    all_sync(&[&alice, &bob]);
+    assert!(bob.read("copy") == copy);
+    assert!(bob.read("base") == base);
+}
+
+#[test]
+fn a_copy_needs_neither_the_bytes_nor_the_server() {
+    let world = World::new();
+    let (alice, mut bob) = (world.device("alice"), world.device("bob"));
+    let bytes = noise(2, 6 << 20);
+    alice.write("far", &bytes);
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    bob.write("near", b"");
+    bob.copy(("far", 0), ("near", 0), bytes.len() as u64);
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    assert!(alice.read("near") == bytes);
 }

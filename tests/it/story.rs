@@ -15,6 +15,7 @@ use drivefs::fs::Caller;
 use drivefs::fs::DriveFs;
 use drivefs::fs::Owner;
 use drivefs::fs::ReadHere;
+use drivefs::fs::Spot;
 use drivefs::journal::Journal;
 use drivefs::remote::Remote;
 use drivefs::spool::Spool;
@@ -269,7 +270,7 @@ impl Device<'_> {
         };
         let written = fs
             .setattr(nid, &Default::default(), Some(0))
-            .and_then(|_| fs.write(nid, handle, 0, bytes));
+            .and_then(|_| fs.write(nid, handle, 0, bytes, false));
         fs.release(handle)?;
         written
     }
@@ -281,8 +282,29 @@ impl Device<'_> {
         let handle = fs.open(nid, true).expect(path);
         // As the kernel does for a page it has not: read before write.
         self.read_handle(nid, handle, offset & !4095, 8192).expect(path);
-        fs.write(nid, handle, offset, bytes).expect(path);
+        fs.write(nid, handle, offset, bytes, false).expect(path);
         fs.release(handle).expect(path);
+    }
+
+    /// Copies `len` bytes of one file into another, as copy_file_range(2) does. Returns how often it
+    /// took the call.
+    pub fn copy(&self, from: (&str, u64), to: (&str, u64), len: u64) -> usize {
+        let (src, dst) = (self.nid(from.0), self.nid(to.0));
+        let fs = self.fs();
+        let reader = fs.open(src, false).expect(from.0);
+        let writer = fs.open(dst, true).expect(to.0);
+        let (mut done, mut calls) = (0, 0);
+        while done < len {
+            let at = Spot { nid: src, handle: reader, offset: from.1 + done };
+            let onto = Spot { nid: dst, handle: writer, offset: to.1 + done };
+            let copied = fs.copy_range(at, onto, len - done, false).expect(to.0);
+            assert!(copied > 0, "copying goes on");
+            done += copied;
+            calls += 1;
+        }
+        fs.release(reader).expect(from.0);
+        fs.release(writer).expect(to.0);
+        calls
     }
 
     pub fn read(&self, path: &str) -> Vec<u8> {
@@ -317,8 +339,7 @@ impl Device<'_> {
 
     pub fn try_rename(&self, from: &str, to: &str) -> Result<(), TreeError> {
         let ((a, x), (b, y)) = (self.folder_of(from)?, self.folder_of(to)?);
-        let tree = self.fs().tree();
-        tree.rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace)
+        self.fs().rename(a, x.as_bytes(), b, y.as_bytes(), RenameMode::Replace)
     }
 
     pub fn name(&self) -> &str {
@@ -356,7 +377,7 @@ impl Device<'_> {
         let (dir, name) = self.folder_of(path)?;
         let tree = self.fs().tree();
         if tree.lookup(dir, name.as_bytes())?.kind.is_folder() {
-            tree.rmdir(dir, name.as_bytes())
+            self.fs().rmdir(dir, name.as_bytes())
         } else {
             tree.unlink(dir, name.as_bytes())
         }

@@ -16,7 +16,9 @@ TEST_NAME=$(basename "$0" .sh)
 # Folder of the programs under test.
 BIN=${DRIVEFS_BIN:-$HERE/../../target/release}
 BIN=$(cd "$BIN" && pwd)
-export PATH="$BIN:$PATH"
+# Folder of the test programs that tests/run.sh installs.
+TOOLS=${DRIVEFS_TOOLS:-$HERE/../../target/tools}
+export PATH="$BIN:$TOOLS/bin:$PATH"
 export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@example.org
 export GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@example.org
 export GIT_CONFIG_NOSYSTEM=1
@@ -116,6 +118,18 @@ wait_until() {
         [ "$SECONDS" -lt "$end" ] || return 1
         sleep 0.05
     done
+}
+
+# need_tool NAME: a test program that tests/run.sh installs beside the build.
+need_tool() {
+    command -v "$1" >/dev/null || die "$1 is missing: tests/run.sh installs it into target/tools"
+}
+
+# Ends a test that only root can run.
+need_root() {
+    [ "$(id -u)" = 0 ] && return
+    note "not run: it needs root"
+    exit 0
 }
 
 now_ms() {

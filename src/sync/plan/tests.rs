@@ -317,6 +317,8 @@ fn row(node: NodeId, folder: bool) -> Node {
         frozen: None,
         superseded: false,
         source: None,
+        atime: None,
+        subdirs: 0,
     }
 }
 
