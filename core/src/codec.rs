@@ -119,6 +119,20 @@ pub fn decode(
     if block.len() == len { Ok(block) } else { Err(CodecError::Length) }
 }
 
+/// The same for bytes that the caller owns: those of a raw block are taken over, not copied.
+pub fn decode_owned(
+    codec: Codec,
+    bytes: Vec<u8>,
+    len: usize,
+    base: Option<&[u8]>,
+) -> Result<Vec<u8>, CodecError> {
+    if codec != Codec::Raw {
+        return decode(codec, &bytes, len, base);
+    }
+    check_len(len)?;
+    if bytes.len() == len { Ok(bytes) } else { Err(CodecError::Length) }
+}
+
 fn read_at_most(reader: impl Read, len: usize) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::with_capacity(len);
     reader.take(len as u64 + 1).read_to_end(&mut out)?;
@@ -149,6 +163,8 @@ mod tests {
             let e = encode(&block, level).expect("in limits");
             prop_assert!(e.bytes.len() <= block.len());
             prop_assert_eq!(decode(e.codec, &e.bytes, len, None).expect("own bytes"), block.clone());
+            prop_assert!(decode_owned(e.codec, e.bytes.clone(), len + 1, None).is_err());
+            prop_assert_eq!(decode_owned(e.codec, e.bytes, len, None).expect("own bytes"), block.clone());
             let base = noise(seed ^ 1, len);
             let d = encode_delta(&block, &base, level).expect("in limits");
             prop_assert_eq!(decode(d.codec, &d.bytes, len, Some(&base)).expect("own bytes"), block);

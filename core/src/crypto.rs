@@ -9,6 +9,7 @@ use std::fmt;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::Nonce;
 use aes_gcm::aead::Aead;
+use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::KeyInit;
 use aes_gcm::aead::Payload;
 
@@ -65,6 +66,16 @@ pub fn open(
         .map_err(|_| DecryptError)
 }
 
+/// The same within the buffer, which holds the message afterwards.
+pub fn open_in_place(
+    key: &Key,
+    index: u32,
+    associated: &[u8],
+    sealed: &mut Vec<u8>,
+) -> Result<(), DecryptError> {
+    cipher(key).decrypt_in_place(&nonce_of(index), associated, sealed).map_err(|_| DecryptError)
+}
+
 /// Wraps a pack key under the master key; `nonce` must be fresh random bytes.
 pub fn wrap_key(
     master: &Key,
@@ -118,6 +129,9 @@ mod tests {
             let key = Key::from_bytes(key);
             let sealed = seal(&key, index, &aad, &message);
             prop_assert_eq!(sealed.len(), message.len() + TAG_BYTES);
+            let mut in_place = sealed.clone();
+            prop_assert_eq!(open_in_place(&key, index, &aad, &mut in_place), Ok(()));
+            prop_assert_eq!(&in_place, &message);
             prop_assert_eq!(open(&key, index, &aad, &sealed), Ok(message));
             prop_assert_eq!(open(&Key::from_bytes(other), index, &aad, &sealed), Err(DecryptError));
             prop_assert_eq!(open(&key, index ^ 1, &aad, &sealed), Err(DecryptError));

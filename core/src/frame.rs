@@ -13,6 +13,8 @@ const MAGIC: &[u8; 3] = b"DFB";
 const VERSION: u8 = 1;
 /// Length of the body's own head (bytes).
 pub const HEAD_BYTES: usize = 4;
+/// Length of a frame's head without a base (bytes).
+const FRAME_HEAD_BYTES: usize = 32 + 1 + 4 + 4;
 
 /// Why a body of frames could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,48 +51,156 @@ pub fn begin() -> Vec<u8> {
     out
 }
 
+/// The head of a frame that is no delta; its `encoded_len` bytes follow.
+pub fn head(hash: BlockHash, codec: Codec, block_len: u32, encoded_len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_HEAD_BYTES);
+    let frame = Frame { hash, codec, block_len, base: None, encoded: &[] };
+    push_head(&mut out, &frame, encoded_len);
+    out
+}
+
 /// Appends one frame to a body.
 pub fn push(out: &mut Vec<u8>, frame: &Frame<'_>) {
+    push_head(out, frame, frame.encoded.len());
+    out.extend_from_slice(frame.encoded);
+}
+
+fn push_head(out: &mut Vec<u8>, frame: &Frame<'_>, encoded_len: usize) {
     assert_eq!(frame.base.is_some(), frame.codec == Codec::ZstdDelta, "a delta names its base");
     out.extend_from_slice(&frame.hash.0);
     out.push(frame.codec as u8);
     out.extend_from_slice(&frame.block_len.to_le_bytes());
-    out.extend_from_slice(&(frame.encoded.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(encoded_len as u32).to_le_bytes());
     if let Some(base) = &frame.base {
         out.extend_from_slice(&base.0);
     }
-    out.extend_from_slice(frame.encoded);
+}
+
+/// One frame with its own bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedFrame {
+    pub hash: BlockHash,
+    pub codec: Codec,
+    pub block_len: u32,
+    pub base: Option<BlockHash>,
+    pub encoded: Vec<u8>,
+}
+
+/// Cuts a body that arrives bit by bit into its frames, each as soon as it is whole.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    /// Bytes of a head that is not whole yet.
+    head: Vec<u8>,
+    begun: bool,
+    /// The frame that is being filled, and its full length.
+    open: Option<(OwnedFrame, usize)>,
+}
+
+impl Splitter {
+    /// Takes the next piece of the body; whole frames go to `out`.
+    pub fn push(&mut self, mut piece: &[u8], out: &mut Vec<OwnedFrame>) -> Result<(), FrameError> {
+        loop {
+            if let Some((mut frame, len)) = self.open.take() {
+                let n = piece.len().min(len - frame.encoded.len());
+                frame.encoded.extend_from_slice(&piece[..n]);
+                piece = &piece[n..];
+                if frame.encoded.len() < len {
+                    self.open = Some((frame, len));
+                    return Ok(());
+                }
+                out.push(frame);
+            }
+            let wanted = self.head_len()?;
+            let n = piece.len().min(wanted - self.head.len());
+            self.head.extend_from_slice(&piece[..n]);
+            piece = &piece[n..];
+            if self.head.len() < wanted {
+                return Ok(());
+            }
+            // The codec tells of a base hash, so a head may turn out to be longer.
+            if self.head_len()? > wanted {
+                continue;
+            }
+            self.take_head()?;
+        }
+    }
+
+    /// True between two frames: a body may end here.
+    pub fn is_whole(&self) -> bool {
+        self.begun && self.head.is_empty() && self.open.is_none()
+    }
+
+    fn head_len(&self) -> Result<usize, FrameError> {
+        if !self.begun {
+            return Ok(HEAD_BYTES);
+        }
+        Ok(match self.head.get(32) {
+            Some(&codec) => match Codec::from_u8(codec).ok_or(FrameError::Codec)? {
+                Codec::ZstdDelta => FRAME_HEAD_BYTES + 32,
+                Codec::Raw | Codec::Zstd => FRAME_HEAD_BYTES,
+            },
+            None => FRAME_HEAD_BYTES,
+        })
+    }
+
+    fn take_head(&mut self) -> Result<(), FrameError> {
+        let head = std::mem::take(&mut self.head);
+        if !self.begun {
+            check_head(&head)?;
+            self.begun = true;
+            return Ok(());
+        }
+        let mut rest = head.as_slice();
+        let (frame, len) = take_head(&mut rest)?;
+        let (hash, codec, block_len, base) = frame;
+        let encoded = Vec::with_capacity(len);
+        self.open = Some((OwnedFrame { hash, codec, block_len, base, encoded }, len));
+        Ok(())
+    }
 }
 
 /// Reads all frames of a body, or fails as a whole.
 pub fn parse(body: &[u8]) -> Result<Vec<Frame<'_>>, FrameError> {
     let (head, mut rest) = body.split_at_checked(HEAD_BYTES).ok_or(FrameError::Magic)?;
+    check_head(head)?;
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let ((hash, codec, block_len, base), len) = take_head(&mut rest)?;
+        let encoded = take(&mut rest, len)?;
+        frames.push(Frame { hash, codec, block_len, base, encoded });
+    }
+    Ok(frames)
+}
+
+fn check_head(head: &[u8]) -> Result<(), FrameError> {
     if &head[..3] != MAGIC {
         return Err(FrameError::Magic);
     }
     if head[3] != VERSION {
         return Err(FrameError::Version);
     }
-    let mut frames = Vec::new();
-    while !rest.is_empty() {
-        let hash = BlockHash::from_slice(take(&mut rest, 32)?).map_err(|_| FrameError::Short)?;
-        let codec = Codec::from_u8(take(&mut rest, 1)?[0]).ok_or(FrameError::Codec)?;
-        let block_len = take_u32(&mut rest)?;
-        let encoded_len = take_u32(&mut rest)?;
-        if block_len as usize > BLOCK_MAX_BYTES || encoded_len as usize > 2 * BLOCK_MAX_BYTES {
-            return Err(FrameError::Limit);
-        }
-        let base = match codec {
-            Codec::ZstdDelta => {
-                let bytes = take(&mut rest, 32)?;
-                Some(BlockHash::from_slice(bytes).map_err(|_| FrameError::Short)?)
-            }
-            _ => None,
-        };
-        let encoded = take(&mut rest, encoded_len as usize)?;
-        frames.push(Frame { hash, codec, block_len, base, encoded });
+    Ok(())
+}
+
+type FrameHead = (BlockHash, Codec, u32, Option<BlockHash>);
+
+/// A frame's head, and how many encoded bytes follow it.
+fn take_head(rest: &mut &[u8]) -> Result<(FrameHead, usize), FrameError> {
+    let hash = BlockHash::from_slice(take(rest, 32)?).map_err(|_| FrameError::Short)?;
+    let codec = Codec::from_u8(take(rest, 1)?[0]).ok_or(FrameError::Codec)?;
+    let block_len = take_u32(rest)?;
+    let encoded_len = take_u32(rest)? as usize;
+    if block_len as usize > BLOCK_MAX_BYTES || encoded_len > 2 * BLOCK_MAX_BYTES {
+        return Err(FrameError::Limit);
     }
-    Ok(frames)
+    let base = match codec {
+        Codec::ZstdDelta => {
+            let bytes = take(rest, 32)?;
+            Some(BlockHash::from_slice(bytes).map_err(|_| FrameError::Short)?)
+        }
+        Codec::Raw | Codec::Zstd => None,
+    };
+    Ok(((hash, codec, block_len, base), encoded_len))
 }
 
 fn take<'a>(rest: &mut &'a [u8], n: usize) -> Result<&'a [u8], FrameError> {
@@ -113,6 +223,7 @@ mod tests {
         #[test]
         fn frames_come_back_as_they_were_pushed(
             blocks in proptest::collection::vec((any::<[u8; 32]>(), 0u8..3, proptest::collection::vec(any::<u8>(), 0..200)), 0..20),
+            cut in 1usize..300,
         ) {
             let mut body = begin();
             let frames: Vec<Frame<'_>> = blocks
@@ -124,7 +235,17 @@ mod tests {
                 })
                 .collect();
             frames.iter().for_each(|f| push(&mut body, f));
-            prop_assert_eq!(parse(&body).expect("own body"), frames);
+            prop_assert_eq!(&parse(&body).expect("own body"), &frames);
+            let (mut splitter, mut got) = (Splitter::default(), Vec::new());
+            for piece in body.chunks(cut) {
+                splitter.push(piece, &mut got).expect("own body");
+            }
+            prop_assert!(splitter.is_whole());
+            let got: Vec<Frame<'_>> = got
+                .iter()
+                .map(|f| Frame { hash: f.hash, codec: f.codec, block_len: f.block_len, base: f.base, encoded: &f.encoded })
+                .collect();
+            prop_assert_eq!(got, frames);
             if body.len() > HEAD_BYTES {
                 prop_assert!(parse(&body[..body.len() - 1]).is_err());
             }
@@ -136,6 +257,8 @@ mod tests {
             body.extend_from_slice(&bytes);
             let _ = parse(&body);
             let _ = parse(&bytes);
+            let _ = Splitter::default().push(&body, &mut Vec::new());
+            let _ = Splitter::default().push(&bytes, &mut Vec::new());
         }
     }
 

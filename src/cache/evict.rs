@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use drivefs_core::id::BlockHash;
 use rustix::fs::FallocateFlags;
 
 use super::BlockCache;
@@ -13,6 +15,7 @@ use super::CacheError;
 use super::lock;
 use super::slots::SLOT_STRIDE;
 use super::slots::is_heap;
+use super::slots::is_shared;
 use super::slots::is_slot;
 use super::slots::number_of;
 use super::slots::owner_of;
@@ -26,8 +29,41 @@ use crate::state::FileId;
 const BATCH: usize = 256;
 /// Eviction goes on down to this share of the limit (percent).
 const TARGET_PERCENT: u64 = 95;
-/// Space that the cache leaves free on its disk (bytes).
+/// Space that the cache leaves free on its disk: this much (bytes), or on a small disk this share.
 const KEEP_FREE_BYTES: u64 = 512 * 1024 * 1024;
+const KEEP_FREE_PERCENT: u64 = 5;
+/// Length of the file that is given up on a full disk (bytes): evicting takes some room in the
+/// database first.
+const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+/// Where it lies in the data folder. Not the name of a data file.
+const RESERVE_NAME: &str = "00/reserve.space";
+
+/// Evicted beyond what is needed at the moment when the disk is full (bytes).
+const RELIEF_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What dropping blocks on request did (bytes).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    pub dropped: u64,
+    /// Stays because the server does not have it yet.
+    pub unsent: u64,
+}
+
+/// Makes the reserve, or gives it up. Where it cannot be made the disk is full already.
+pub(super) fn set_reserve(root: &Path, there: bool) {
+    let path = root.join(RESERVE_NAME);
+    let result = if there {
+        File::options().create(true).truncate(false).write(true).open(&path).and_then(|file| {
+            let flags = FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES)?)
+        })
+    } else {
+        std::fs::remove_file(&path)
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, there, "reserve of the cache");
+    }
+}
 
 impl BlockCache {
     /// Evicts whenever the cache has grown past its limit. Runs until dropped.
@@ -47,25 +83,89 @@ impl BlockCache {
     /// Evicts the least recently used blocks down to the target, if over the limit or if the disk
     /// is nearly full.
     pub fn shrink(&self) -> Result<(), CacheError> {
-        let free = self.free_bytes()?;
+        self.make_room(0).map(drop)
+    }
+
+    /// Evicts until `more` bytes fit within limit and disk; false when all that is left has to stay.
+    pub fn make_room(&self, more: u64) -> Result<bool, CacheError> {
+        let disk = self.disk()?;
         let used = self.bytes.load(Ordering::Relaxed);
-        let short = KEEP_FREE_BYTES.saturating_sub(free);
-        if used <= self.limit && short == 0 {
+        let short = (disk.keep_free + more).saturating_sub(disk.free);
+        if used + more <= self.limit && short == 0 {
+            return Ok(true);
+        }
+        let target = (self.limit / 100 * TARGET_PERCENT)
+            .saturating_sub(more)
+            .min(used.saturating_sub(short));
+        self.evict_to(target)?;
+        let left = self.bytes.load(Ordering::Relaxed);
+        Ok(left + more <= self.limit && self.disk()?.free > more)
+    }
+
+    /// Evicts clean blocks after the disk turned out to be full; false when there was nothing.
+    pub fn relieve(&self, more: u64) -> Result<bool, CacheError> {
+        set_reserve(self.files.root(), false);
+        let before = self.bytes.load(Ordering::Relaxed);
+        let result =
+            self.evict_to(before.saturating_sub(more + RELIEF_BYTES)).and_then(|()| self.reclaim());
+        set_reserve(self.files.root(), true);
+        result?;
+        Ok(self.bytes.load(Ordering::Relaxed) < before)
+    }
+
+    fn evict_to(&self, target: u64) -> Result<(), CacheError> {
+        // One at a time: two would evict twice as much as is needed.
+        let _turn = lock(&self.evicting);
+        if self.bytes.load(Ordering::Relaxed) <= target {
             return Ok(());
         }
         self.note_uses()?;
-        let target = (self.limit / 100 * TARGET_PERCENT).min(used.saturating_sub(short));
         while self.bytes.load(Ordering::Relaxed) > target {
             let oldest = self.db.read(|c| c.oldest_cached(BATCH))?;
             if oldest.is_empty() {
-                break; // All that is left waits for the server.
+                break; // All that is left is pinned or waits for the server.
             }
-            for block in &oldest {
-                self.forget(block)?;
-                if self.bytes.load(Ordering::Relaxed) <= target {
-                    break;
+            let mut over = self.bytes.load(Ordering::Relaxed).saturating_sub(target);
+            let enough = |b: &&CachedBlock| {
+                let go_on = over > 0;
+                over = over.saturating_sub(u64::from(b.len));
+                go_on
+            };
+            let going: Vec<CachedBlock> = oldest.iter().take_while(enough).copied().collect();
+            self.forget_all(&going)?;
+            self.counters.evicted_blocks.fetch_add(going.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Drops these blocks from this disk, but for those that the server does not have yet.
+    pub fn drop_blocks(&self, hashes: &[BlockHash]) -> Result<Dropped, CacheError> {
+        let mut done = Dropped::default();
+        for chunk in hashes.chunks(BATCH) {
+            let mut going = Vec::new();
+            for hash in chunk {
+                match self.db.peek(|c| c.cached(hash))? {
+                    Some(row) if row.unsent => done.unsent += u64::from(row.len),
+                    Some(row) => going.push(row),
+                    None => self.memory.forget(hash),
                 }
             }
+            done.dropped += going.iter().map(|b| u64::from(b.len)).sum::<u64>();
+            self.forget_all(&going)?;
+        }
+        Ok(done)
+    }
+
+    /// Forgets blocks in one transaction, then gives their space back.
+    fn forget_all(&self, blocks: &[CachedBlock]) -> Result<(), CacheError> {
+        let gone = self.db.write(|c| {
+            blocks.iter().map(|b| c.forget_cached(b)).collect::<Result<Vec<bool>, DbError>>()
+        })?;
+        for (block, _) in blocks.iter().zip(gone).filter(|(_, gone)| *gone) {
+            lock(&self.verified).pop(&block.hash);
+            self.memory.forget(&block.hash);
+            self.bytes.fetch_sub(u64::from(block.len), Ordering::Relaxed);
+            self.release(block)?;
         }
         Ok(())
     }
@@ -89,20 +189,29 @@ impl BlockCache {
         Ok(())
     }
 
-    /// Free bytes on the disk of the data folder.
-    pub fn free_bytes(&self) -> io::Result<u64> {
+    /// Space on the disk of the data folder.
+    pub fn disk(&self) -> io::Result<Disk> {
         let stat = rustix::fs::statvfs(self.files.root())?;
-        Ok(stat.f_bavail * stat.f_frsize)
+        let size = stat.f_blocks * stat.f_frsize;
+        Ok(Disk {
+            free: stat.f_bavail * stat.f_frsize,
+            keep_free: KEEP_FREE_BYTES.min(size / 100 * KEEP_FREE_PERCENT),
+        })
     }
 
     /// Gives the disk space of a block back; its index row is gone already.
     pub(super) fn release(&self, block: &CachedBlock) -> Result<(), CacheError> {
         let owner = owner_of(block.file, block.offset);
-        if is_slot(owner) || !self.is_used(block.file)? {
+        if is_slot(owner) {
             return Ok(self.files.remove(owner)?);
         }
+        if self.takes_blocks(block.file) {
+            // It goes when it is full and without blocks; until then its space comes back here.
+        } else if !self.is_used(block.file)? {
+            return Ok(self.files.remove(block.file)?);
+        }
         // A reader that planned on this file before it became cache may still need the bytes.
-        if self.files.is_held(block.file) {
+        if !is_shared(block.file) && self.files.is_held(block.file) {
             return Ok(());
         }
         let file = match self.files.open(block.file) {
@@ -181,9 +290,7 @@ impl BlockCache {
                 lock(&self.verified).clear();
                 return Ok(());
             }
-            for block in &oldest {
-                self.forget(block)?;
-            }
+            self.forget_all(&oldest)?;
         }
     }
 }
@@ -196,4 +303,12 @@ fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Space on the cache's disk (bytes).
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    pub free: u64,
+    /// What the cache leaves free.
+    pub keep_free: u64,
 }

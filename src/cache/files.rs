@@ -19,9 +19,11 @@ use super::slots::Slice;
 use super::slots::Slots;
 use super::slots::heap_id;
 use super::slots::is_heap;
+use super::slots::is_shared;
 use super::slots::is_slot;
 use super::slots::number_of;
 use super::slots::place_of;
+use super::slots::shared_id;
 use crate::state::Conn;
 use crate::state::Db;
 use crate::state::DbError;
@@ -36,6 +38,8 @@ const RESERVE: u64 = 1 << 20;
 const NEXT_KEY: &str = "next_file";
 /// Extension of heaps.
 const HEAP: &str = "heap";
+/// Extension of files of fetched blocks.
+const SHARED: &str = "blocks";
 
 /// The folder of data files.
 pub struct DataFiles {
@@ -108,7 +112,13 @@ impl DataFiles {
 
     fn path(&self, id: FileId) -> PathBuf {
         let number = number_of(id);
-        let name = if is_heap(id) { format!("{number}.{HEAP}") } else { format!("{number}") };
+        let name = if is_heap(id) {
+            format!("{number}.{HEAP}")
+        } else if is_shared(id) {
+            format!("{number}.{SHARED}")
+        } else {
+            format!("{number}")
+        };
         self.folder_path(number).join(name)
     }
 
@@ -208,7 +218,11 @@ impl DataFiles {
             let text = name.to_string_lossy();
             let (stem, kind) = text.split_once('.').unwrap_or((&text, ""));
             let number = stem.parse::<FileId>();
-            out.extend(number.map(|n| if kind == HEAP { heap_id(n) } else { n }));
+            out.extend(number.map(|n| match kind {
+                HEAP => heap_id(n),
+                SHARED => shared_id(n),
+                _ => n,
+            }));
         }
         Ok(out)
     }

@@ -4,24 +4,28 @@
 //! fetch; a damaged one is dropped and fetched again. Blocks that the server does not hold yet
 //! (`unsent`) are never evicted. No lock is held across I/O.
 
+mod counters;
 mod evict;
 mod fetch;
 mod files;
+mod keep;
+mod memory;
 mod slots;
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use drivefs_core::id::BlockHash;
 use lru::LruCache;
+use rustix::buffer::spare_capacity;
 use tokio::sync::Notify;
-use tokio::sync::Semaphore;
 
 use crate::remote::Remote;
 use crate::state::CachedBlock;
@@ -30,8 +34,16 @@ use crate::state::Db;
 use crate::state::DbError;
 use crate::state::FileId;
 
-use fetch::InFlight;
+use counters::Counters;
+use fetch::Flights;
+use keep::Keeping;
+use memory::Memory;
+
+pub use counters::Counts;
+pub use evict::Disk;
+pub use evict::Dropped;
 pub use files::DataFiles;
+pub use memory::MEMORY_MAX_BYTES;
 pub use slots::SLOT_BYTES;
 pub use slots::Slice;
 pub use slots::is_slot;
@@ -40,8 +52,6 @@ pub use slots::place_of;
 
 /// Verified blocks remembered in memory: some 100 bytes each.
 const VERIFIED_MAX: usize = 32 * 1024;
-/// Fetches under way at once.
-const FETCHES_MAX: usize = 8;
 
 /// Why a block's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +62,10 @@ pub enum CacheError {
     Disk(#[from] io::Error),
     #[error(transparent)]
     Remote(#[from] crate::remote::RemoteError),
+    #[error(
+        "the cache is full of what has to stay; mount with a larger --cache-size, or free some disk space"
+    )]
+    NoRoom,
     #[error("block {0} is damaged on this disk and not on the server yet")]
     Lost(BlockHash),
 }
@@ -65,8 +79,12 @@ pub struct BlockCache {
     verified: Mutex<LruCache<BlockHash, (FileId, u64, u32)>>,
     /// Uses that the index does not know yet; see `note_uses`.
     touched: Mutex<Vec<(BlockHash, u64)>>,
-    in_flight: InFlight,
-    fetches: Semaphore,
+    memory: Memory,
+    flights: Flights,
+    keeping: Keeping,
+    counters: Counters,
+    /// Held while blocks are evicted.
+    evicting: Mutex<()>,
     use_counter: AtomicU64,
     bytes: AtomicU64,
     limit: u64,
@@ -83,18 +101,27 @@ impl BlockCache {
         limit: u64,
     ) -> Result<Self, CacheError> {
         let (bytes, used) = db.read(|c| Ok::<_, DbError>((c.cached_bytes()?.0, c.max_used()?)))?;
+        evict::set_reserve(files.root(), true);
+        let grown = Notify::new();
+        if bytes > limit {
+            // The limit was larger before.
+            grown.notify_one();
+        }
         Ok(Self {
             db,
             files,
             remote,
             verified: Mutex::new(LruCache::new(NonZeroUsize::new(VERIFIED_MAX).expect("not zero"))),
             touched: Mutex::default(),
-            in_flight: InFlight::default(),
-            fetches: Semaphore::new(FETCHES_MAX),
+            memory: Memory::default(),
+            flights: Flights::default(),
+            keeping: Keeping::default(),
+            counters: Counters::default(),
+            evicting: Mutex::default(),
             use_counter: AtomicU64::new(used + 1),
             bytes: AtomicU64::new(bytes),
             limit,
-            grown: Notify::new(),
+            grown,
             troubles: Mutex::new(None),
         })
     }
@@ -108,6 +135,10 @@ impl BlockCache {
         (self.bytes.load(Ordering::Relaxed), self.limit)
     }
 
+    pub fn counts(&self) -> Counts {
+        self.counters.counts()
+    }
+
     /// The last failure to get bytes, for `status`; none once a fetch has worked again.
     pub fn trouble(&self) -> Option<String> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -117,17 +148,59 @@ impl BlockCache {
         *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    /// Fills `buf` with bytes of a block from `within` on. False when the block is not here.
+    /// The whole block, if memory has it.
+    pub fn in_memory(&self, hash: &BlockHash) -> Option<Bytes> {
+        let block = self.memory.get(hash)?;
+        self.counters.memory_hits.fetch_add(1, Ordering::Relaxed);
+        Some(block)
+    }
+
+    /// True when memory has the block; does not count as a use.
+    pub fn is_in_memory(&self, hash: &BlockHash) -> bool {
+        self.memory.has(hash)
+    }
+
+    /// True when a good copy of the block is on this disk.
+    pub fn is_on_disk(&self, hash: &BlockHash) -> Result<bool, CacheError> {
+        Ok(self.locate(hash)?.is_some())
+    }
+
+    /// True when the block is in memory or listed as being on this disk.
+    pub fn is_listed(&self, hash: &BlockHash) -> Result<bool, DbError> {
+        Ok(self.memory.has(hash)
+            || lock(&self.verified).contains(hash)
+            || self.db.peek(|c| c.cached(hash))?.is_some())
+    }
+
+    /// Appends `len` bytes of a block from `within` on. False when the block is not here.
     pub fn read_local(
         &self,
         hash: &BlockHash,
         within: u32,
-        buf: &mut [u8],
+        len: usize,
+        out: &mut Vec<u8>,
     ) -> Result<bool, CacheError> {
+        if let Some(block) = self.in_memory(hash) {
+            out.extend_from_slice(&block[within as usize..within as usize + len]);
+            return Ok(true);
+        }
+        self.read_disk(hash, within, len, out)
+    }
+
+    /// The same from this disk alone.
+    pub fn read_disk(
+        &self,
+        hash: &BlockHash,
+        within: u32,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, CacheError> {
+        let end = within as usize + len;
+        let had = out.len();
         // A second round happens only when eviction takes the block between look-up and read.
         for _ in 0..3 {
-            let Some((file_id, offset, len)) = self.locate(hash)? else { return Ok(false) };
-            assert!(within as usize + buf.len() <= len as usize, "reads stay inside their block");
+            let Some((file_id, offset, block_len)) = self.locate(hash)? else { return Ok(false) };
+            assert!(end <= block_len as usize, "reads stay inside their block");
             let file = match self.files.open(file_id) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -136,27 +209,36 @@ impl BlockCache {
                         hash: *hash,
                         file: file_id,
                         offset,
-                        len,
+                        len: block_len,
                         unsent: false,
                     })?;
                     return Ok(false);
                 }
                 Err(e) => return Err(e.into()),
             };
-            file.read_exact_at(buf, offset + u64::from(within))?;
-            let still = lock(&self.verified).peek(hash) == Some(&(file_id, offset, len));
+            if read_append(&file, offset + u64::from(within), len, out)? < len {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            // Eviction takes a block out of this table before it touches its bytes.
+            let still = lock(&self.verified).peek(hash) == Some(&(file_id, offset, block_len));
             if still {
+                self.counters.disk_hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(true);
             }
+            out.truncate(had);
         }
         Ok(false)
     }
 
     /// A whole block, if it is here.
-    pub fn get_local(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, CacheError> {
+    pub fn get_local(&self, hash: &BlockHash) -> Result<Option<Bytes>, CacheError> {
+        if let Some(block) = self.in_memory(hash) {
+            return Ok(Some(block));
+        }
         let Some((_, _, len)) = self.locate(hash)? else { return Ok(None) };
-        let mut block = vec![0; len as usize];
-        Ok(self.read_local(hash, 0, &mut block)?.then_some(block))
+        let mut block = Vec::with_capacity(len as usize);
+        let here = self.read_local(hash, 0, len as usize, &mut block)?;
+        Ok(here.then(|| block.into()))
     }
 
     /// Where a verified block lies; verifies it when that was not done since the start.
@@ -166,7 +248,7 @@ impl BlockCache {
         }
         let Some(row) = self.db.peek(|c| c.cached(hash))? else { return Ok(None) };
         match self.verify(&row) {
-            Ok(true) => {
+            Ok(Some(block)) => {
                 let at = (row.file, row.offset, row.len);
                 lock(&self.verified).put(*hash, at);
                 // Eviction may have taken it while it was verified: then nobody may find it here.
@@ -176,10 +258,12 @@ impl BlockCache {
                     return Ok(None);
                 }
                 lock(&self.touched).push((*hash, self.next_use()));
+                // Whoever asked is about to read it, or more of it.
+                self.memory.put(*hash, block);
                 Ok(Some(at))
             }
-            Ok(false) if row.unsent => Err(CacheError::Lost(*hash)),
-            Ok(false) => {
+            Ok(None) if row.unsent => Err(CacheError::Lost(*hash)),
+            Ok(None) => {
                 tracing::warn!(block = %hash, "damaged block in the cache, fetching it again");
                 self.forget(&row)?;
                 Ok(None)
@@ -188,31 +272,17 @@ impl BlockCache {
         }
     }
 
-    fn verify(&self, row: &CachedBlock) -> io::Result<bool> {
+    /// The block's bytes, if they are what their name says.
+    fn verify(&self, row: &CachedBlock) -> io::Result<Option<Bytes>> {
         let file = match self.files.open(row.file) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut block = vec![0; row.len as usize];
-        match file.read_exact_at(&mut block, row.offset) {
-            Ok(()) => Ok(BlockHash::of(&block) == row.hash),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Stores a verified block in a data file of its own.
-    pub fn put(&self, hash: &BlockHash, block: &[u8], unsent: bool) -> Result<(), CacheError> {
-        let placed = self.write_block(hash, block, unsent)?;
-        let added = self.db.change(|c| self.index(c, &[placed]));
-        if !matches!(added, Ok(n) if n > 0) {
-            // Another copy was first, or the index took nothing: these bytes are of no use.
-            self.files.remove(owner_of(placed.file, placed.offset))?;
-        }
-        added?;
-        self.grown.notify_one();
-        Ok(())
+        let mut block = Vec::with_capacity(row.len as usize);
+        let n = read_append(&file, row.offset, row.len as usize, &mut block)?;
+        let good = n == row.len as usize && BlockHash::of(&block) == row.hash;
+        Ok(good.then(|| block.into()))
     }
 
     /// Writes a block's bytes without indexing them; `index` makes them count.
@@ -260,15 +330,29 @@ impl BlockCache {
             return Ok(());
         }
         lock(&self.verified).pop(&block.hash);
+        self.memory.forget(&block.hash);
         self.bytes.fetch_sub(u64::from(block.len), Ordering::Relaxed);
         self.release(block)
-    }
-
-    fn next_use(&self) -> u64 {
-        self.use_counter.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Appends up to `len` bytes from `offset` on, fewer only at the end of the file; returns how many.
+pub fn read_append(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+    let start = out.len();
+    out.reserve(len);
+    while out.len() < start + len {
+        let at = offset + (out.len() - start) as u64;
+        match rustix::io::pread(file, spare_capacity(out), at) {
+            Ok(0) => break,
+            // The buffer may have room for more than was asked.
+            Ok(_) => out.truncate(start + len),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(out.len() - start)
 }

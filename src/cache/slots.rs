@@ -5,8 +5,8 @@
 //! what a slot does not use stays a hole. A slot begins with a header that tells the length of what
 //! is in it, so that nothing but the heap itself is needed to find the bytes after a crash.
 //!
-//! Numbers: a plain data file, a heap and a slot are all named by a `FileId`; the upper bits tell
-//! which it is.
+//! Numbers: a plain data file, a heap, a slot and a file of fetched blocks are all named by a
+//! `FileId`; the upper bits tell which it is.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,6 +36,7 @@ const MAGIC: &[u8; 8] = b"dfsslot1";
 
 const SLOT_BIT: FileId = 1 << 62;
 const HEAP_BIT: FileId = 1 << 61;
+const SHARED_BIT: FileId = 1 << 60;
 
 /// The slot `index` of the heap that has the given number.
 pub fn slot_id(number: FileId, index: u64) -> FileId {
@@ -45,6 +46,16 @@ pub fn slot_id(number: FileId, index: u64) -> FileId {
 /// The heap that has the given number.
 pub fn heap_id(number: FileId) -> FileId {
     HEAP_BIT | number
+}
+
+/// The file of fetched blocks (`keep`) that has the given number.
+pub fn shared_id(number: FileId) -> FileId {
+    SHARED_BIT | number
+}
+
+/// True for a file of fetched blocks: it was never a layer.
+pub fn is_shared(id: FileId) -> bool {
+    id & SHARED_BIT != 0
 }
 
 pub fn is_slot(id: FileId) -> bool {
@@ -57,7 +68,7 @@ pub fn is_heap(id: FileId) -> bool {
 
 /// The number behind an id, in the order in which numbers were given out.
 pub fn number_of(id: FileId) -> FileId {
-    if is_slot(id) { (id & !SLOT_BIT) / SLOTS } else { id & !HEAP_BIT }
+    if is_slot(id) { (id & !SLOT_BIT) / SLOTS } else { id & !(HEAP_BIT | SHARED_BIT) }
 }
 
 /// The file that a slot lies in, and where its content begins. Plain files begin at 0.

@@ -36,6 +36,7 @@ use crate::spool::Spool;
 use crate::state::Db;
 use crate::state::DbError;
 use crate::sync::Engine;
+use crate::sync::Pins;
 use crate::sync::pull_some;
 use crate::tree::Tree;
 
@@ -104,9 +105,12 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     fs.set_space(info.space);
     let (engine, engine_handle) = Engine::new(remote.clone(), tree.clone(), info.root);
     let stop = Arc::new(Notify::new());
+    let pins = Arc::new(Pins::new(tree.clone()));
+    let keep_pins = pins.clone().run(engine_handle.clone());
     let daemon = Arc::new(Daemon {
         fs: fs.clone(),
         engine: engine_handle,
+        pins,
         link: remote.link().clone(),
         account,
         mount: setup.dir.display().to_string(),
@@ -118,6 +122,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let tasks = [
         control,
         tokio::spawn(engine.run()),
+        tokio::spawn(keep_pins),
         tokio::spawn(cache.clone().run_eviction()),
         tokio::spawn(keep_house(db.clone(), spool.clone(), newest)),
         tokio::spawn(watch_account(remote, db.clone(), fs)),
@@ -292,6 +297,10 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
             }
             if let Err(error) = cache.note_uses() {
                 tracing::warn!(%error, "could not note the use of blocks");
+            }
+            // Other programs fill the disk, too.
+            if let Err(error) = cache.shrink() {
+                tracing::warn!(%error, "cache eviction failed");
             }
             if let Err(error) = db.checkpoint() {
                 tracing::warn!(%error, "checkpoint failed");

@@ -1,16 +1,19 @@
 //! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 usage.
 
+mod cache;
 mod completions;
 mod daemon;
 mod doctor;
 mod embedded;
 mod login;
 mod mount;
+mod pin;
 mod rebuild;
 mod status;
 mod sync;
 mod token;
 mod umount;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +51,14 @@ enum Command {
     Status(status::Status),
     /// Wait until all local changes are on the server and all of the server's are here
     Sync(sync::Sync),
+    /// Keep a file or folder on this device, for times without network
+    Pin(pin::Pin),
+    /// Let a pinned file or folder go again
+    Unpin(pin::Unpin),
+    /// Tell about the cache of this device, or drop files from it
+    Cache(cache::Cache),
+    /// Tell why a file is slow, not uploaded or not here, and what to do
+    Why(why::Why),
     /// Tokens for scripts
     #[command(subcommand)]
     Token(token::Token),
@@ -67,6 +78,10 @@ pub fn main() -> ExitCode {
         Command::Logout(c) => login::logout(&c),
         Command::Status(c) => status::run(&c),
         Command::Sync(c) => sync::run(&c),
+        Command::Pin(c) => pin::run(&c),
+        Command::Unpin(c) => pin::unpin(&c),
+        Command::Cache(c) => cache::run(&c),
+        Command::Why(c) => why::run(&c),
         Command::Token(c) => token::run(&c),
         Command::Doctor(c) => doctor::run(&c),
         Command::Completions(c) => completions::run(&c),
@@ -83,6 +98,16 @@ pub fn main() -> ExitCode {
 /// A small runtime for commands that only ask the server something.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// The daemon of this home, and its mount point.
+fn daemon() -> anyhow::Result<(crate::control::Control, String)> {
+    let home = crate::home::Home::from_env()?;
+    let mut control = crate::control::Control::connect(&home)?;
+    match control.ask(&crate::control::Request::Status { limit: 0 }, |_| {})? {
+        crate::control::Reply::Status(status) => Ok((control, status.mount.unwrap_or_default())),
+        other => anyhow::bail!("unexpected answer of the daemon: {other:?}"),
+    }
 }
 
 /// A path given by the user, as a path below the mount point; empty for the mount itself.

@@ -4,15 +4,20 @@
 //! (mode 0700), so whoever can reach it may ask.
 
 mod client;
+mod content;
 mod protocol;
 mod server;
+mod why;
 
 pub use client::Control;
 pub use client::ControlError;
 pub use protocol::CacheStatus;
+pub use protocol::Evicted;
+pub use protocol::Pinned;
 pub use protocol::QueueEntry;
 pub use protocol::Reply;
 pub use protocol::Request;
 pub use protocol::Status;
+pub use protocol::Why;
 pub use server::Daemon;
 pub use server::serve;

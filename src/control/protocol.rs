@@ -7,9 +7,29 @@ use serde::Serialize;
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
     /// State of the drive, with up to `limit` lines of the queue.
-    Status { limit: usize },
+    Status {
+        limit: usize,
+    },
     /// Wait until all that was changed so far is on the server and all it has is here.
-    Sync { path: Option<String>, timeout_secs: Option<f64> },
+    Sync {
+        path: Option<String>,
+        timeout_secs: Option<f64>,
+    },
+    /// Keep a file or folder on this device; answered when all of it is here.
+    Pin {
+        path: String,
+    },
+    Unpin {
+        path: String,
+    },
+    Cache,
+    /// Drop the clean blocks of a file or folder.
+    Evict {
+        path: String,
+    },
+    Why {
+        path: String,
+    },
     /// Unmount and end.
     Stop,
 }
@@ -25,6 +45,21 @@ pub enum Reply {
         online: bool,
         reason: String,
     },
+    /// Bytes are on their way here.
+    Fetching {
+        files: u64,
+        files_total: u64,
+        bytes: u64,
+        bytes_total: u64,
+        online: bool,
+    },
+    Pinned(Pinned),
+    Unpinned {
+        pins: u64,
+    },
+    Cache(CacheStatus),
+    Evicted(Evicted),
+    Why(Box<Why>),
     Done,
     /// It cannot be done; the text says why and what to do.
     Failed {
@@ -70,8 +105,89 @@ pub struct QueueEntry {
     pub error: Option<String>,
 }
 
+/// The cache of this device; also what `drivefs cache --json` prints.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CacheStatus {
+    /// Cached content, and the most that is kept (`--cache-size`).
     pub bytes: u64,
     pub limit_bytes: u64,
+    /// Content in the cache that is pinned, and that the server does not have yet: never evicted.
+    #[serde(default)]
+    pub pinned_bytes: u64,
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// Free space on the cache's disk, and how much of it the cache leaves alone.
+    #[serde(default)]
+    pub free_bytes: u64,
+    #[serde(default)]
+    pub keep_free_bytes: u64,
+    /// Since the mount: pieces of reads answered from memory and from this disk.
+    #[serde(default)]
+    pub memory_hits: u64,
+    #[serde(default)]
+    pub disk_hits: u64,
+    /// Since the mount: blocks from the server, and how many of them before they were asked for.
+    #[serde(default)]
+    pub fetched_blocks: u64,
+    #[serde(default)]
+    pub fetched_bytes: u64,
+    #[serde(default)]
+    pub ahead_blocks: u64,
+    #[serde(default)]
+    pub requests: u64,
+    #[serde(default)]
+    pub ahead_requests: u64,
+    #[serde(default)]
+    pub evicted_blocks: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Pinned {
+    pub path: String,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Evicted {
+    pub path: String,
+    pub files: u64,
+    pub dropped_bytes: u64,
+    /// What stays: the server does not have it yet, or it is pinned.
+    pub waiting_bytes: u64,
+    pub pinned_bytes: u64,
+}
+
+/// What `drivefs why --json` prints.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Why {
+    pub path: String,
+    /// `file`, `folder` or `other`.
+    pub kind: String,
+    /// `synced`, `pending`, `uploading`, `conflict` or `offline`; of a folder, the worst below it.
+    pub state: String,
+    pub online: bool,
+    /// Why the server cannot be reached, or why it refuses.
+    pub reason: Option<String>,
+    pub files: u64,
+    pub bytes: u64,
+    /// Bytes that need no network.
+    pub here_bytes: u64,
+    pub blocks: u64,
+    pub here_blocks: u64,
+    /// The pin that keeps it here: its own path, or that of a folder above.
+    pub pinned_by: Option<String>,
+    pub version: Option<u64>,
+    pub node: String,
+    /// Changes at and below it that are not on the server yet.
+    pub waiting: u64,
+    pub waiting_bytes: u64,
+    /// The oldest of them.
+    pub queue: Vec<QueueEntry>,
+    pub error: Option<String>,
+    /// When the refused change is tried again.
+    pub next_try_secs: Option<f64>,
+    pub last_read_error: Option<String>,
+    /// What to do, in words.
+    pub advice: Vec<String>,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use drivefs_core::id::NodeId;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
@@ -15,17 +16,19 @@ use tokio::net::UnixListener;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::protocol::CacheStatus;
+use super::content;
 use super::protocol::QueueEntry;
 use super::protocol::Reply;
 use super::protocol::Request;
 use super::protocol::Status;
+use super::why;
 use crate::fs::DriveFs;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::journal::now;
 use crate::remote::Link;
 use crate::sync::EngineHandle;
+use crate::sync::Pins;
 use crate::tree::QueueItem;
 use crate::tree::TreeError;
 
@@ -38,6 +41,7 @@ const QUEUE_MAX: usize = 10_000;
 pub struct Daemon {
     pub fs: Arc<DriveFs>,
     pub engine: EngineHandle,
+    pub pins: Arc<Pins>,
     pub link: Arc<Link>,
     pub account: AccountFile,
     pub mount: String,
@@ -88,6 +92,11 @@ async fn answer(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             Ok(Request::Sync { path, timeout_secs }) => {
                 sync(daemon, path, timeout_secs, &mut write).await?
             }
+            Ok(Request::Pin { path }) => content::pin(daemon, path, &mut write).await?,
+            Ok(Request::Unpin { path }) => content::unpin(daemon, &path).await,
+            Ok(Request::Cache) => content::cache(daemon).await,
+            Ok(Request::Evict { path }) => content::evict(daemon, path).await,
+            Ok(Request::Why { path }) => why::why(daemon, path).await,
             Ok(Request::Stop) => {
                 daemon.stop.notify_one();
                 Reply::Done
@@ -99,13 +108,13 @@ async fn answer(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn say(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+pub(super) async fn say(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply).expect("replies serialise");
     line.push(b'\n');
     write.write_all(&line).await
 }
 
-async fn queue(daemon: &Arc<Daemon>) -> Result<Vec<QueueItem>, TreeError> {
+pub(super) async fn queue(daemon: &Arc<Daemon>) -> Result<Vec<QueueItem>, TreeError> {
     let tree = daemon.fs.tree().clone();
     tokio::task::spawn_blocking(move || tree.queue(QUEUE_MAX))
         .await
@@ -130,22 +139,15 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
     };
     let (bytes_sent, bytes_received) = daemon.link.bytes();
     let online = daemon.link.is_online();
-    let reason = if online { engine.error } else { Some(daemon.link.reason()) };
-    let cache = daemon.fs.spool().cache();
-    let (bytes, limit_bytes) = cache.usage();
+    let reason = if online { engine.error.clone() } else { Some(daemon.link.reason()) };
+    let trouble = daemon.fs.spool().cache().trouble();
+    let cache = match content::cache_status(daemon).await {
+        Ok(cache) => cache,
+        Err(message) => return Reply::Failed { message },
+    };
     let space = daemon.fs.space();
     let time = now();
-    let entry = |item: &QueueItem| QueueEntry {
-        path: item.path.clone(),
-        bytes: item.bytes,
-        age_secs: (time - item.at).max(0) as f64 / 1e9,
-        state: if item.node.is_some_and(|n| engine.uploading.contains(&n)) {
-            "uploading".to_owned()
-        } else {
-            "pending".to_owned()
-        },
-        error: item.error.clone(),
-    };
+    let entry = |item: &QueueItem| queue_entry(item, time, &engine.uploading);
     Reply::Status(Box::new(Status {
         mounted: true,
         mount: Some(daemon.mount.clone()),
@@ -160,11 +162,23 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         queue_bytes: items.iter().map(|i| i.bytes).sum(),
         queue: items.iter().take(limit).map(entry).collect(),
         conflicts,
-        cache: CacheStatus { bytes, limit_bytes },
+        cache,
         quota_bytes: space.quota,
         used_bytes: space.used,
-        last_read_error: cache.trouble(),
+        last_read_error: trouble,
     }))
+}
+
+/// A line of the queue at `time` (ns).
+pub(super) fn queue_entry(item: &QueueItem, time: i64, uploading: &[NodeId]) -> QueueEntry {
+    let sending = item.node.is_some_and(|n| uploading.contains(&n));
+    QueueEntry {
+        path: item.path.clone(),
+        bytes: item.bytes,
+        age_secs: (time - item.at).max(0) as f64 / 1e9,
+        state: if sending { "uploading".to_owned() } else { "pending".to_owned() },
+        error: item.error.clone(),
+    }
 }
 
 /// Waits for the goal of `drivefs sync`. With a path, only for what lies there.
@@ -222,7 +236,7 @@ async fn sync(
     }
 }
 
-fn is_under(item: &QueueItem, path: Option<&str>) -> bool {
+pub(super) fn is_under(item: &QueueItem, path: Option<&str>) -> bool {
     let Some(path) = path.filter(|p| !p.is_empty()) else { return true };
     item.path == path || item.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
 }

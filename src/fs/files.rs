@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use drivefs_core::node::NodeKind;
 
 use super::Attr;
@@ -30,7 +31,7 @@ pub(super) struct FileHandle {
 
 /// A read that was tried without the network.
 pub enum ReadHere {
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     /// Some of it is on the server only.
     Elsewhere(Arc<Content>),
 }
@@ -44,7 +45,8 @@ impl DriveFs {
         caller: Caller,
         new: NewNode,
     ) -> Result<Attr, TreeError> {
-        let node = self.tree.make(parent, name, self.with_owner(caller, new))?;
+        let new = self.with_owner(caller, new);
+        let node = self.with_room(0, || self.tree.make(parent, name, new.clone()))?;
         Ok(self.attr_of(&node))
     }
 
@@ -58,7 +60,9 @@ impl DriveFs {
     ) -> Result<(Attr, u64), TreeError> {
         let new =
             NewNode { kind: NodeKind::File, mode, uid: None, gid: None, rdev: 0, target: None };
-        let (node, content) = self.tree.make_file(parent, name, self.with_owner(caller, new))?;
+        let new = self.with_owner(caller, new);
+        let (node, content) =
+            self.with_room(0, || self.tree.make_file(parent, name, new.clone()))?;
         let handle = self.open_content(content, true);
         Ok((self.attr_of(&node), handle))
     }
@@ -114,7 +118,10 @@ impl DriveFs {
         let content = self.content(nid, handle)?;
         Ok(match self.spool.read_here(&content, offset, len)? {
             Some(bytes) => ReadHere::Bytes(bytes),
-            None => ReadHere::Elsewhere(content),
+            None => {
+                self.read_in_vain(&content);
+                ReadHere::Elsewhere(content)
+            }
         })
     }
 
@@ -128,7 +135,9 @@ impl DriveFs {
         kill: bool,
     ) -> Result<(), TreeError> {
         let content = self.content(nid, handle)?;
-        self.rescued(nid, || self.spool.write(&content, offset, bytes))?;
+        self.with_room(bytes.len(), || {
+            self.rescued(nid, || self.spool.write(&content, offset, bytes))
+        })?;
         self.kill_suid(&content, kill)
     }
 
@@ -145,6 +154,22 @@ impl DriveFs {
                 Ok(change()?)
             }
             other => Ok(other?),
+        }
+    }
+
+    /// Runs what takes space on the local disk. When that is full, clean blocks of the cache make
+    /// room for one more try: the disk is really full only of what the server does not have yet.
+    fn with_room<T>(
+        &self,
+        bytes: usize,
+        work: impl Fn() -> Result<T, TreeError>,
+    ) -> Result<T, TreeError> {
+        match work() {
+            Err(full) if full.is_disk_full() => {
+                let made = self.spool.cache().relieve(bytes as u64).map_err(SpoolError::from)?;
+                if made { work() } else { Err(full) }
+            }
+            other => other,
         }
     }
 

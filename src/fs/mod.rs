@@ -8,6 +8,7 @@ mod dirs;
 mod files;
 mod listing;
 mod ranges;
+mod siblings;
 mod xattrs;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub use ranges::Spot;
 use dirs::DirHandle;
 use files::FileHandle;
 use listing::Listings;
+use siblings::Siblings;
 
 /// The drive as a file system.
 pub struct DriveFs {
@@ -48,6 +50,7 @@ pub struct DriveFs {
     /// Folders that were removed and that the kernel has not forgotten: somebody may be in them.
     removed: Mutex<HashMap<Nid, Attr>>,
     space: Mutex<Space>,
+    siblings: Arc<Siblings>,
     link: Arc<Link>,
     remote: Remote,
     listings: Listings,
@@ -69,6 +72,7 @@ impl DriveFs {
             link: remote.link().clone(),
             remote,
             listings: Listings::default(),
+            siblings: Arc::default(),
             home,
         }
     }

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use drivefs_core::limits::XATTR_NAME_MAX_BYTES;
+use drivefs_core::node::NodeKind;
 
 use super::DriveFs;
 use crate::spool::CAPABILITY_XATTR;
@@ -78,12 +79,26 @@ impl DriveFs {
             "version" => Some(node.version.to_string()),
             "node" => Some(node.id.to_string()),
             "error" => self.tree().db().peek(|c| c.base_node(&node.id))?.and_then(|b| b.error),
+            "pinned" => {
+                let by = self.tree().pinned_by(node.nid)?;
+                Some(if by.is_some() { "yes" } else { "no" }.to_owned())
+            }
+            "cached" => self.cached(node)?,
             "home" => Some(self.home.clone()),
             _ => None,
         })
     }
 
-    /// `synced`, `pending`, `conflict` or `offline` (pending, and the server is not there).
+    /// Bytes of a file that are here, of how many.
+    fn cached(&self, node: &Node) -> Result<Option<String>, TreeError> {
+        if node.kind != NodeKind::File {
+            return Ok(None);
+        }
+        let holdings = self.spool().holdings(node)?;
+        Ok(Some(format!("{}/{}", holdings.here, holdings.bytes)))
+    }
+
+    /// `synced`, `pending`, `uploading`, `conflict` or `offline` (pending, and the server is not there).
     fn sync_state(&self, node: &Node) -> Result<&'static str, TreeError> {
         if node.xattrs.contains_key(crate::tree::CONFLICT_XATTR) {
             return Ok("conflict");
@@ -91,6 +106,12 @@ impl DriveFs {
         if !self.tree().db().peek(|c| c.is_dirty(&node.id))? {
             return Ok("synced");
         }
-        Ok(if self.link.is_online() { "pending" } else { "offline" })
+        Ok(if !self.link.is_online() {
+            "offline"
+        } else if self.tree().journal().is_in_hand(&node.id) {
+            "uploading"
+        } else {
+            "pending"
+        })
     }
 }

@@ -54,7 +54,7 @@ use super::convert::no_attr;
 use super::convert::time;
 use super::convert::to_ns;
 use super::errno::errno;
-use super::errno::spool;
+use super::interrupt;
 use crate::fs::Allocate;
 use crate::fs::Attr;
 use crate::fs::Caller;
@@ -342,7 +342,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -356,13 +356,8 @@ impl Filesystem for Adapter {
             Ok(ReadHere::Bytes(bytes)) => reply.data(&bytes),
             Ok(ReadHere::Elsewhere(content)) => {
                 // The session thread goes on; the answer comes from the task.
-                let from = self.fs.spool().clone();
-                self.runtime.spawn(async move {
-                    match from.read(&content, offset, len).await {
-                        Ok(bytes) => reply.data(&bytes),
-                        Err(e) => reply.error(spool(&e)),
-                    }
-                });
+                let (spool, thread) = (self.fs.spool().clone(), req.pid());
+                self.runtime.spawn(interrupt::read(spool, content, offset, len, thread, reply));
             }
             Err(e) => reply.error(errno(&e)),
         }

@@ -48,6 +48,7 @@ pub fn spool(e: &SpoolError) -> Errno {
         SpoolError::Cache(CacheError::Db(e)) => db(e),
         // The reason stands in `drivefs status`; a program knows EIO.
         SpoolError::Cache(CacheError::Remote(_)) => Errno::EIO,
+        SpoolError::Cache(CacheError::NoRoom) => Errno::ENOSPC,
         SpoolError::Cache(CacheError::Lost(_))
         | SpoolError::Manifest(_)
         | SpoolError::Superseded => logged(e),

@@ -3,8 +3,10 @@
 mod adapter;
 mod convert;
 mod errno;
+mod interrupt;
 mod invalidate;
 mod mountpoint;
+mod readahead;
 mod threads;
 
 use std::io;
@@ -71,6 +73,7 @@ pub fn mount(
         // Slower, not wrong.
         tracing::info!(%error, "the session threads stay where the system puts them");
     }
+    readahead::widen(dir);
     Ok(session)
 }
 

@@ -106,6 +106,19 @@ pub fn is_mounted(path: &Path) -> io::Result<Option<Mounted>> {
     Ok(found)
 }
 
+/// The device number (`major:minor`) of the drive mounted at `path`, without asking the drive.
+pub fn device_of(path: &Path) -> io::Result<Option<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let wanted = path.to_string_lossy();
+    // Of several mounts on one folder the last one shows.
+    let mut lines = table.lines().rev().filter_map(|line| {
+        let mut words = line.split(' ').skip(2);
+        let (device, at) = (words.next()?, words.nth(1)?);
+        (unescape(at) == *wanted).then(|| device.to_owned())
+    });
+    Ok(lines.next())
+}
+
 /// Octal escapes of mountinfo (proc(5)): space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")

@@ -4,7 +4,10 @@
 //! server has. Create and unlink leave nothing; ten renames leave one. Every note is made in the
 //! transaction of the change it stands for, and before the change.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -29,6 +32,8 @@ pub struct Journal {
     wake: Arc<Notify>,
     /// Times that `wake` was called.
     calls: AtomicU64,
+    /// Nodes whose content is being sent right now.
+    in_hand: Mutex<HashSet<NodeId>>,
 }
 
 impl Journal {
@@ -38,6 +43,7 @@ impl Journal {
             next: AtomicU64::new(last + 1),
             wake: Arc::new(Notify::new()),
             calls: AtomicU64::new(0),
+            in_hand: Mutex::default(),
         })
     }
 
@@ -55,6 +61,16 @@ impl Journal {
     /// Grows with every change made here.
     pub fn activity(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Notes which nodes' contents are being sent.
+    pub fn set_in_hand(&self, nodes: HashSet<NodeId>) {
+        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    /// True while the node's content is being sent.
+    pub fn is_in_hand(&self, node: &NodeId) -> bool {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
     /// The order number that the next intent will have.

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::Link;
 use super::RemoteError;
+use super::frames::Frames;
 
 /// Longest wait for a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -132,14 +133,14 @@ impl Remote {
         Ok(())
     }
 
-    /// Fetches blocks as frames.
-    pub async fn blocks(&self, request: &wire::BlocksRequest) -> Result<Bytes, RemoteError> {
+    /// Fetches blocks; the answer is read frame by frame.
+    pub async fn blocks(&self, request: &wire::BlocksRequest) -> Result<Frames, RemoteError> {
         let path = "/sync/v1/blocks";
         let body = to_json(request)?;
         let len = body.len();
         let request = self.json_request(&self.quick, path, body);
         let response = self.send(request, len, path).await?;
-        self.body(response).await
+        Ok(Frames::new(self.clone(), response))
     }
 
     pub async fn commit(&self, r: &wire::CommitRequest) -> Result<wire::CommitReply, RemoteError> {
@@ -243,7 +244,7 @@ impl Remote {
         Ok(body)
     }
 
-    fn broken(&self, e: &reqwest::Error) -> RemoteError {
+    pub(super) fn broken(&self, e: &reqwest::Error) -> RemoteError {
         // The innermost cause says it: refused, timed out, no route.
         let mut cause: &dyn std::error::Error = e;
         while let Some(inner) = cause.source() {

@@ -18,6 +18,7 @@ pub struct Link {
     reason: Mutex<String>,
     /// The server let somebody wait in vain; until then nobody else shall.
     silent_until: Mutex<Option<Instant>>,
+    last_heard: Mutex<Option<Instant>>,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -49,6 +50,17 @@ impl Link {
         *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Instant::now() + SILENCE);
         self.down(why);
+    }
+
+    /// Notes bytes of an answer that is still arriving.
+    pub(super) fn heard(&self, received: usize) {
+        self.count(0, received);
+        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When bytes of an answer for a reader last arrived.
+    pub fn last_heard(&self) -> Option<Instant> {
+        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count(&self, sent: usize, received: usize) {

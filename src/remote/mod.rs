@@ -4,9 +4,11 @@
 //! retries: who calls knows what a retry means.
 
 mod error;
+mod frames;
 mod http;
 mod link;
 
 pub use error::RemoteError;
+pub use frames::Frames;
 pub use http::Remote;
 pub use link::Link;

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
@@ -22,6 +23,7 @@ use drivefs_core::manifest::Entry;
 use drivefs_core::manifest::Root;
 use drivefs_core::node::TimeNs;
 
+use super::ahead::Streams;
 use super::layer::Layer;
 use crate::cache::Slice;
 use crate::state::Nid;
@@ -141,8 +143,8 @@ pub struct Content {
     /// A program asked for this content to survive power loss: turning layers into blocks must not
     /// undo that.
     pub(super) synced: AtomicBool,
-    /// Where the last read ended, to notice sequential reading.
-    pub(super) last_read_end: AtomicU64,
+    /// Who reads here, to notice sequential reading.
+    streams: Mutex<Streams>,
 }
 
 /// The manifest's blocks have to be loaded first.
@@ -160,8 +162,12 @@ impl Content {
             capability: AtomicBool::new(false),
             freezing: Mutex::new(()),
             synced: AtomicBool::new(false),
-            last_read_end: AtomicU64::new(u64::MAX),
+            streams: Mutex::default(),
         }
+    }
+
+    pub(super) fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn parts(&self) -> RwLockReadGuard<'_, Parts> {
@@ -300,4 +306,19 @@ pub enum SpoolError {
     Superseded,
     #[error("file is over the limit of {0} bytes")]
     TooLarge(u64),
+}
+
+impl SpoolError {
+    /// True when the local disk had no room.
+    pub fn is_disk_full(&self) -> bool {
+        use crate::cache::CacheError;
+        use crate::state::DbError;
+        match self {
+            Self::Db(DbError::Full) | Self::Cache(CacheError::Db(DbError::Full)) => true,
+            Self::Disk(e) | Self::Cache(CacheError::Disk(e)) => {
+                matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
 }

@@ -21,6 +21,7 @@ use super::content::NeedsMap;
 use super::content::Piece;
 use crate::cache::owner_of;
 use crate::cache::place_of;
+use crate::cache::read_append;
 use crate::state::CachedBlock;
 use crate::state::FileId;
 
@@ -156,7 +157,7 @@ impl Spool {
     }
 
     pub(super) fn verified_here(&self, hash: &BlockHash) -> Result<bool, SpoolError> {
-        Ok(self.cache.read_local(hash, 0, &mut [])?)
+        Ok(self.cache.is_on_disk(hash)?)
     }
 
     /// Moves the live layer to the frozen place, unless one is there already.
@@ -189,21 +190,25 @@ impl Spool {
     ) -> Result<Vec<u8>, SpoolError> {
         let range = offset..offset + len as u64;
         let plan = content.parts().plan_frozen(range).map_err(|NeedsMap| SpoolError::Gone)?;
-        let mut buf = vec![0; len];
+        let mut out = Vec::with_capacity(len);
         for (range, piece) in plan {
-            let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
+            let len = (range.end - range.start) as usize;
+            let until = out.len() + len;
             match piece {
                 Piece::Zeros => {}
-                Piece::Local { data, offset } => data.read_or_zeros(part, offset)?,
+                Piece::Local { data, offset } => {
+                    read_append(&data.file, data.start + offset, len, &mut out)?;
+                }
                 Piece::Block { hash, within } => {
-                    if !self.cache.read_local(&hash, within, part)? {
+                    if !self.cache.read_local(&hash, within, len, &mut out)? {
                         let block = self.runtime.block_on(self.cache.fetch(content.ns, hash))?;
-                        part.copy_from_slice(&block[within as usize..][..part.len()]);
+                        out.extend_from_slice(&block[within as usize..][..len]);
                     }
                 }
             }
+            out.resize(until, 0);
         }
-        Ok(buf)
+        Ok(out)
     }
 
     /// Makes the cut blocks the content of their nodes, all in one transaction. A cut whose layer is

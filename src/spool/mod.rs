@@ -5,8 +5,10 @@
 //! of the cache that wait to be sent. The death of the process loses nothing that a write
 //! acknowledged; power loss nothing that `sync` acknowledged.
 
+mod ahead;
 mod content;
 mod freeze;
+mod holdings;
 mod layer;
 mod ranges;
 mod read;
@@ -39,6 +41,7 @@ pub use content::BlockMap;
 pub use content::Content;
 use content::Parts;
 pub use content::SpoolError;
+pub use holdings::Holdings;
 use layer::Layer;
 
 /// How long the time of a write is remembered.
@@ -80,6 +83,11 @@ impl Spool {
 
     pub fn cache(&self) -> &Arc<BlockCache> {
         &self.cache
+    }
+
+    /// Where work that nobody waits for runs.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
     }
 
     /// Sets the largest file that the server takes (bytes).

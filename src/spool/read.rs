@@ -1,12 +1,12 @@
-//! Reading a content: from local files at once where all is here, else from the server.
+//! Reading a content: from memory and local files at once where all is here, else from the server.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
-use drivefs_core::limits::BLOCK_AVG_BYTES;
 use drivefs_core::manifest::Entry;
 use drivefs_core::manifest::Root;
 use drivefs_core::manifest::decode_segment;
@@ -15,49 +15,34 @@ use super::BlockMap;
 use super::Content;
 use super::Spool;
 use super::SpoolError;
+use super::ahead::WINDOW_LAST_BYTES;
 use super::content::NeedsMap;
 use super::content::Piece;
+use crate::cache::read_append;
 
-/// Blocks fetched ahead of a sequential reader.
-const READ_AHEAD_BLOCKS: usize = 6;
 /// Rounds of fetch and read before a read gives up (the cache may be smaller than the read).
 const ROUNDS_MAX: usize = 4;
+/// A window of read-ahead takes at most this share of the cache.
+const CACHE_SHARE: u64 = 4;
+
+/// Blocks that a read holds beside the cache's own.
+type Held = HashMap<BlockHash, Bytes>;
 
 impl Spool {
     /// Reads up to `len` bytes at `offset`, short only at the end of the content. None when some
-    /// of it is not on this disk: then `read` must be asked.
+    /// of it is not on this disk: then `read` must be asked. Starts what is worth fetching ahead.
     pub fn read_here(
         &self,
         content: &Content,
         offset: u64,
         len: usize,
-    ) -> Result<Option<Vec<u8>>, SpoolError> {
+    ) -> Result<Option<Bytes>, SpoolError> {
         let range = offset..offset.saturating_add(len as u64);
-        let plan = content.parts().plan(range);
-        let plan = match plan {
-            Ok(plan) => plan,
-            Err(NeedsMap) if self.load_map_here(content)? => {
-                let again = content.parts().plan(offset..offset.saturating_add(len as u64));
-                again.expect("the map was just loaded")
-            }
-            Err(NeedsMap) => return Ok(None),
-        };
-        let end = plan.last().map_or(offset, |(r, _)| r.end);
-        let mut buf = vec![0; (end - offset) as usize];
-        for (range, piece) in &plan {
-            let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
-            match piece {
-                Piece::Zeros => {}
-                Piece::Local { data, offset } => data.read_or_zeros(part, *offset)?,
-                Piece::Block { hash, within } => {
-                    if !self.cache.read_local(hash, *within, part)? {
-                        return Ok(None);
-                    }
-                }
-            }
+        let read = self.compose(content, range.clone(), &Held::new(), true)?;
+        if let Some(ahead) = content.streams().note(range, self.window_max()) {
+            self.fetch_ahead(content, ahead)?;
         }
-        content.last_read_end.store(end, Ordering::Relaxed);
-        Ok(Some(buf))
+        Ok(read)
     }
 
     /// Reads like `read_here`, fetching what is missing.
@@ -66,22 +51,22 @@ impl Spool {
         content: &Arc<Content>,
         offset: u64,
         len: usize,
-    ) -> Result<Vec<u8>, SpoolError> {
-        let sequential = content.last_read_end.load(Ordering::Relaxed) == offset && offset > 0;
+    ) -> Result<Bytes, SpoolError> {
+        let range = offset..offset.saturating_add(len as u64);
         self.load_map(content).await?;
         for _ in 0..ROUNDS_MAX {
-            let wanted = self.absent_blocks(content, offset..offset + len as u64)?;
-            if sequential {
-                self.read_ahead(content, offset + len as u64);
+            let absent = self.absent_blocks(content, range.clone())?;
+            let hashes: Vec<BlockHash> = absent.iter().map(|b| b.0).collect();
+            let blocks = self.cache.fetch_all(content.ns, &hashes).await?;
+            let held: Held = hashes.into_iter().zip(blocks).collect();
+            if let Some(bytes) = self.compose(content, range.clone(), &held, false)? {
+                return Ok(bytes);
             }
-            let fetches = wanted.into_iter().map(|hash| self.cache.fetch(content.ns, hash));
-            for result in futures_util::future::join_all(fetches).await {
-                result?;
-            }
-            let (this, content) = (self.clone(), content.clone());
-            let read = tokio::task::spawn_blocking(move || this.read_here(&content, offset, len))
-                .await
-                .expect("reading does not panic")?;
+            let (this, content, range) = (self.clone(), content.clone(), range.clone());
+            let read =
+                tokio::task::spawn_blocking(move || this.compose(&content, range, &held, true))
+                    .await
+                    .expect("reading does not panic")?;
             if let Some(bytes) = read {
                 return Ok(bytes);
             }
@@ -95,40 +80,107 @@ impl Spool {
         content: &Arc<Content>,
         offset: u64,
         len: usize,
-    ) -> Result<Vec<u8>, SpoolError> {
+    ) -> Result<Bytes, SpoolError> {
         self.runtime.block_on(self.read(content, offset, len))
     }
 
-    /// Blocks of a range that are not on this disk.
+    /// Puts a range together from what is held and what is here; none when something is missing.
+    /// Without `disk` only memory is looked at.
+    fn compose(
+        &self,
+        content: &Content,
+        range: Range<u64>,
+        held: &Held,
+        disk: bool,
+    ) -> Result<Option<Bytes>, SpoolError> {
+        let plan = content.parts().plan(range.clone());
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(NeedsMap) if disk && self.load_map_here(content)? => {
+                content.parts().plan(range).expect("the map was just loaded")
+            }
+            Err(NeedsMap) => return Ok(None),
+        };
+        let memory = |hash| held.get(hash).cloned().or_else(|| self.cache.in_memory(hash));
+        // The common case: one block. From memory it costs no copy.
+        if let [(range, Piece::Block { hash, within })] = plan.as_slice() {
+            let len = (range.end - range.start) as usize;
+            let from = *within as usize;
+            if let Some(block) = memory(hash) {
+                return Ok(Some(block.slice(from..from + len)));
+            }
+            let mut out = Vec::with_capacity(len);
+            let here = disk && self.cache.read_disk(hash, *within, len, &mut out)?;
+            return Ok(here.then(|| out.into()));
+        }
+        let end = plan.last().map_or(0, |(r, _)| r.end);
+        let start = plan.first().map_or(0, |(r, _)| r.start);
+        let mut out = Vec::with_capacity((end - start) as usize);
+        for (range, piece) in &plan {
+            let len = (range.end - range.start) as usize;
+            let until = out.len() + len;
+            match piece {
+                Piece::Zeros => {}
+                Piece::Local { .. } if !disk => return Ok(None),
+                // Past the end of a layer's file there are zeros.
+                Piece::Local { data, offset } => {
+                    read_append(&data.file, data.start + offset, len, &mut out)?;
+                }
+                Piece::Block { hash, within } => match memory(hash) {
+                    Some(block) => {
+                        out.extend_from_slice(&block[*within as usize..*within as usize + len]);
+                    }
+                    None if disk && self.cache.read_disk(hash, *within, len, &mut out)? => {}
+                    None => return Ok(None),
+                },
+            }
+            out.resize(until, 0);
+        }
+        Ok(Some(out.into()))
+    }
+
+    /// Blocks of a range that are neither in memory nor on this disk, each once, with their
+    /// lengths.
     fn absent_blocks(
         &self,
         content: &Content,
         range: Range<u64>,
-    ) -> Result<HashSet<drivefs_core::id::BlockHash>, SpoolError> {
-        let plan = content.parts().plan(range).map_err(|NeedsMap| SpoolError::Gone)?;
-        let mut out = HashSet::new();
-        for (_, piece) in plan {
-            if let Piece::Block { hash, .. } = piece
-                && self.db.peek(|c| c.cached(&hash))?.is_none()
+    ) -> Result<Vec<(BlockHash, u32)>, SpoolError> {
+        let (plan, map) = {
+            let parts = content.parts();
+            let plan = parts.plan(range).map_err(|NeedsMap| SpoolError::Gone)?;
+            (plan, parts.base.map.clone())
+        };
+        let mut out: Vec<(BlockHash, u32)> = Vec::new();
+        for (range, piece) in plan {
+            if let Piece::Block { hash, within } = piece
+                && !out.iter().any(|(seen, _)| *seen == hash)
+                && !self.cache.is_listed(&hash)?
             {
-                out.insert(hash);
+                let entry = map.as_ref().and_then(|map| {
+                    Some(map.entries[map.find(range.start)?]).filter(|entry| entry.hash == hash)
+                });
+                out.push((hash, entry.map_or(within, |entry| entry.len)));
             }
         }
         Ok(out)
     }
 
-    /// Starts fetching the blocks behind `offset`; failures show when somebody reads there.
-    fn read_ahead(self: &Arc<Self>, content: &Arc<Content>, offset: u64) {
-        let ahead = (READ_AHEAD_BLOCKS * BLOCK_AVG_BYTES) as u64;
-        let Ok(absent) = self.absent_blocks(content, offset..offset + ahead) else { return };
-        for hash in absent {
-            let (cache, ns) = (self.cache.clone(), content.ns);
-            self.runtime.spawn(async move {
-                if let Err(error) = cache.fetch(ns, hash).await {
-                    tracing::debug!(%error, "read-ahead failed");
-                }
-            });
+    /// Starts to fetch what is absent of a range.
+    fn fetch_ahead(&self, content: &Content, range: Range<u64>) -> Result<(), SpoolError> {
+        let absent = match self.absent_blocks(content, range) {
+            Err(SpoolError::Gone) => return Ok(()),
+            absent => absent?,
+        };
+        if !absent.is_empty() {
+            let _inside = self.runtime.enter();
+            self.cache.fetch_ahead(content.ns, &absent);
         }
+        Ok(())
+    }
+
+    fn window_max(&self) -> u64 {
+        WINDOW_LAST_BYTES.min(self.cache.usage().1 / CACHE_SHARE)
     }
 
     /// Loads the block map from this disk; false when a segment is not here.

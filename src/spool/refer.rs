@@ -248,12 +248,10 @@ impl Spool {
             let (entry, start) = (still.map.entries[i], still.map.start(i));
             let within = (at - start) as usize;
             let len = (entry.len as usize - within).min((range.end - at) as usize);
-            let mut part = vec![0; len];
-            if !self.cache.read_local(&entry.hash, within as u32, &mut part)? {
+            if !self.cache.read_local(&entry.hash, within as u32, len, &mut out)? {
                 let block = self.runtime.block_on(self.cache.fetch(content.ns, entry.hash))?;
-                part.copy_from_slice(&block[within..within + len]);
+                out.extend_from_slice(&block[within..within + len]);
             }
-            out.extend(part);
             at += len as u64;
         }
         Ok(out)

@@ -10,6 +10,7 @@ use super::content::Parts;
 use super::content::Piece;
 use super::layer::Layer;
 use crate::cache::SLOT_BYTES;
+use crate::cache::read_append;
 use crate::journal::now;
 use crate::state::Node;
 
@@ -137,20 +138,24 @@ impl Spool {
 
     /// The first `len` bytes of a content that fits in a slot; none when they are not all here.
     fn read_small(&self, parts: &Parts, len: u64) -> Result<Option<Vec<u8>>, SpoolError> {
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = Vec::with_capacity(len as usize);
         let Ok(plan) = parts.plan(0..len) else { return Ok(None) };
         for (range, piece) in plan {
-            let part = &mut bytes[range.start as usize..range.end as usize];
+            let len = (range.end - range.start) as usize;
             match piece {
                 Piece::Zeros => {}
-                Piece::Local { data, offset } => data.read_or_zeros(part, offset)?,
+                Piece::Local { data, offset } => {
+                    read_append(&data.file, data.start + offset, len, &mut bytes)?;
+                }
                 Piece::Block { hash, within } => {
-                    if !self.cache.read_local(&hash, within, part)? {
+                    if !self.cache.read_local(&hash, within, len, &mut bytes)? {
                         return Ok(None);
                     }
                 }
             }
+            bytes.resize(range.end as usize, 0);
         }
+        bytes.resize(len as usize, 0);
         Ok(Some(bytes))
     }
 

@@ -110,7 +110,8 @@ impl Conn<'_> {
     /// The least recently used blocks that may be evicted.
     pub fn oldest_cached(&self, limit: usize) -> Result<Vec<CachedBlock>, DbError> {
         let mut s = self.sql.prepare_cached(
-            "SELECT hash, file, offset, len, unsent FROM cached WHERE unsent=0 \
+            "SELECT hash, file, offset, len, unsent FROM cached c WHERE unsent=0 \
+             AND NOT EXISTS (SELECT 1 FROM pinned_block p WHERE p.hash=c.hash) \
              ORDER BY used LIMIT ?1",
         )?;
         let rows = s.query_map([limit as i64], row)?;

@@ -33,10 +33,10 @@ use super::FileId;
 use super::redo::RedoLog;
 use super::redo::push_statement;
 
-/// Version of the schema, in `PRAGMA user_version`: `schema.sql` and what `schema-2.sql` adds.
-const SCHEMA_VERSION: i64 = 2;
-const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_2: &str = include_str!("schema-2.sql");
+/// Version of the schema, in `PRAGMA user_version`: `schema.sql` is version 1, and each step leads
+/// to the next.
+const SCHEMA_VERSION: i64 = 1 + STEPS.len() as i64;
+const STEPS: [&str; 2] = [include_str!("schema-2.sql"), include_str!("schema-3.sql")];
 /// Readers that work side by side.
 const READERS: usize = 4;
 /// Pages (KiB, negative by SQLite's rule) that each connection caches.
@@ -227,9 +227,9 @@ impl Db {
         let version: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
         match version {
             0 => {
+                let sql = include_str!("schema.sql");
                 conn.execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {SCHEMA} {SCHEMA_2} \
-                     PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                    "BEGIN IMMEDIATE; {sql} PRAGMA user_version=1; COMMIT;"
                 ))?;
             }
             1..=SCHEMA_VERSION if size <= CHECK_AT_OPEN_BYTES => check(&conn)?,
@@ -244,12 +244,8 @@ impl Db {
         let mut writer = Writer { conn, log, generation, open: false, stale_log: false };
         // What an earlier process acknowledged and did not commit.
         writer.settle()?;
-        if version == 1 {
-            // After the log, whose statements are those of the old schema.
-            writer.conn.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {SCHEMA_2} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            ))?;
-        }
+        // After the log, whose statements are those of the old schema.
+        upgrade(&writer.conn, version.max(1))?;
         let readers = (0..READERS)
             .map(|_| {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -517,6 +513,14 @@ fn run(conn: &Connection, sql: &str) -> Result<(), DbError> {
 fn check(conn: &Connection) -> Result<(), DbError> {
     let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(DbError::Damaged(verdict)) }
+}
+
+/// Brings the tables from an older version to this one, each step in one transaction.
+fn upgrade(conn: &Connection, from: i64) -> Result<(), DbError> {
+    for (step, to) in STEPS.iter().zip(2..).filter(|(_, to)| *to > from) {
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {step} PRAGMA user_version={to}; COMMIT;"))?;
+    }
+    Ok(())
 }
 
 fn configure(conn: &Connection, cache: i64) -> Result<(), DbError> {

@@ -9,6 +9,7 @@ mod dirents;
 mod intents;
 mod meta;
 mod nodes;
+mod pins;
 mod redo;
 #[cfg(test)]
 mod tests;

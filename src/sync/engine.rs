@@ -103,6 +103,8 @@ pub struct EngineStatus {
     pub error: Option<String>,
     /// Files being uploaded right now.
     pub uploading: Vec<NodeId>,
+    /// Changes that were refused, and when they are tried again.
+    pub refused: HashMap<NodeId, Instant>,
 }
 
 /// Asks things of a running engine.
@@ -216,8 +218,16 @@ impl Engine {
         if let Some(error) = failed {
             return Err(error);
         }
-        self.shared.status().uploading = self.busy.iter().copied().collect();
+        self.tell();
         Ok(wait)
+    }
+
+    /// Tells what is in hand, and what waits for another try.
+    fn tell(&self) {
+        self.tree.journal().set_in_hand(self.busy.clone());
+        let mut status = self.shared.status();
+        status.uploading = self.busy.iter().copied().collect();
+        status.refused.clone_from(&self.refused);
     }
 
     fn take_report(&mut self, report: Report) {
@@ -254,6 +264,7 @@ impl Engine {
                 }
             }
         }
+        self.tell();
     }
 
     /// Notes that a node's change was refused, for `status` and for a later try.

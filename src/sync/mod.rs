@@ -6,6 +6,7 @@
 
 mod backoff;
 mod engine;
+mod pins;
 mod plan;
 mod poll;
 mod prepare;
@@ -17,6 +18,8 @@ pub use backoff::Backoff;
 pub use engine::Engine;
 pub use engine::EngineHandle;
 pub use engine::EngineStatus;
+pub use pins::Pins;
+pub use pins::size_below;
 pub use pull::pull_all;
 pub use pull::pull_some;
 

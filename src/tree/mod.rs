@@ -12,6 +12,7 @@ mod entries;
 mod filling;
 mod ops;
 mod pending;
+mod pins;
 mod removal;
 mod rename;
 pub mod resolve;
@@ -102,6 +103,17 @@ pub enum TreeError {
     NoAttribute,
     #[error("not supported")]
     Unsupported,
+}
+
+impl TreeError {
+    /// True when the local disk had no room.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Db(DbError::Full) => true,
+            Self::Spool(e) => e.is_disk_full(),
+            _ => false,
+        }
+    }
 }
 
 /// The tree of one device.

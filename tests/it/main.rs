@@ -2,6 +2,7 @@
 //! kernel, against the real server in the same process, and the mount against a plain folder.
 //! More real mounts are in `tests/shell`.
 
+mod cache;
 mod model;
 mod random;
 mod stories;

@@ -324,11 +324,12 @@ impl Device<'_> {
     ) -> Result<Vec<u8>, String> {
         let fs = self.fs();
         match fs.read_here(nid, handle, offset, len).map_err(|e| e.to_string())? {
-            ReadHere::Bytes(bytes) => Ok(bytes),
+            ReadHere::Bytes(bytes) => Ok(bytes.into()),
             ReadHere::Elsewhere(content) => self
                 .world
                 .runtime
                 .block_on(fs.spool().read(&content, offset, len))
+                .map(Vec::from)
                 .map_err(|e| e.to_string()),
         }
     }

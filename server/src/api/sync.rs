@@ -1,11 +1,16 @@
 //! `/sync/v1`: the protocol of mounts. The bodies are `drivefs_core::wire`.
 
+use std::convert::Infallible;
+
 use axum::Extension;
 use axum::Json;
 use axum::extract::Query;
 use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use axum::response::Response;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::wire::Account;
 use drivefs_core::wire::BlocksRequest;
@@ -21,6 +26,7 @@ use drivefs_core::wire::MissingRequest;
 use drivefs_core::wire::PackReply;
 use drivefs_core::wire::PollReply;
 use drivefs_core::wire::PollRequest;
+use futures_util::StreamExt;
 use serde::Deserialize;
 
 use super::Shared;
@@ -67,10 +73,20 @@ pub async fn blocks(
     State(shared): State<Shared>,
     Extension(asker): Known,
     Body(request): Body<BlocksRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let body = shared.drive.download(asker, request).await?;
-    meter::bytes_out(body.len());
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], body))
+) -> Result<Response, ApiError> {
+    let answer = shared.drive.download(asker, request).await?;
+    let len = answer.len;
+    let pieces = answer.into_stream().map(|piece| {
+        meter::bytes_out(piece.len());
+        Ok::<_, Infallible>(piece)
+    });
+    let mut response = axum::body::Body::from_stream(pieces).into_response();
+    let heads = response.headers_mut();
+    heads.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    if let Some(len) = len {
+        heads.insert(CONTENT_LENGTH, len.into());
+    }
+    Ok(response)
 }
 
 pub async fn commit(

@@ -1,8 +1,13 @@
 //! Blocks to a client: as they are stored, or as a delta against a block the client has.
+//!
+//! What is passed on as stored is read, opened and sent portion by portion, so that an answer of any
+//! length holds a few MiB. The first portion is loaded before the answer begins: its errors have a
+//! status. When a later one fails, the answer ends before it, on a whole frame.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use bytes::Bytes;
 use drivefs_core::codec;
 use drivefs_core::codec::Codec;
 use drivefs_core::frame;
@@ -11,6 +16,10 @@ use drivefs_core::id::BlockHash;
 use drivefs_core::id::UserId;
 use drivefs_core::wire::BlocksRequest;
 use drivefs_core::wire::WantedBlock;
+use futures_util::Stream;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::mpsc;
 
 use super::Drive;
 use super::DriveError;
@@ -24,6 +33,10 @@ use crate::metadata::blocks::HeldBlock;
 
 /// Most block bytes in one answer.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Stored bytes that are read, opened and sent at a time.
+const PORTION_BYTES: u64 = 2 * 1024 * 1024;
+/// Portions made ready while an earlier one is sent.
+const PORTIONS_AHEAD: usize = 1;
 /// A delta is sent when it is at least this many times smaller than the stored bytes.
 const DELTA_GAIN: usize = 2;
 /// Blocks stored in fewer bytes go as they are.
@@ -35,7 +48,7 @@ impl Drive {
         &self,
         asker: Asker,
         request: BlocksRequest,
-    ) -> Result<Vec<u8>, DriveError> {
+    ) -> Result<Download, DriveError> {
         check_count(request.blocks.len())?;
         let asked = request.blocks.clone();
         let (held, bases) = self
@@ -53,6 +66,9 @@ impl Drive {
                 "the blocks asked for are {total} bytes, over the limit of {ANSWER_MAX_BYTES}"
             )));
         }
+        if bases.is_empty() {
+            return self.pass_on(request.blocks, held).await;
+        }
         let mut load: Vec<HeldBlock> = held.into_values().collect();
         let base_bytes = bases.values().map(|b| u64::from(b.at.block_len)).sum::<u64>();
         if base_bytes <= ANSWER_MAX_BYTES {
@@ -62,10 +78,97 @@ impl Drive {
         // Stored, decoded and in the answer's body.
         let _held = self.work.hold(3 * total).await?;
         let loaded = self.load(load).await?;
-        let body = self.work.compute(move || answer(&request.blocks, &loaded)).await?;
-        metrics::counter!("drivefs_blocks_sent_total").increment(body.1);
-        Ok(body.0)
+        let (body, sent) = self.work.compute(move || answer(&request.blocks, &loaded)).await?;
+        metrics::counter!("drivefs_blocks_sent_total").increment(sent);
+        Ok(Download { len: Some(body.len() as u64), first: vec![body.into()], rest: None })
     }
+
+    /// Blocks as they are stored, in the order asked.
+    async fn pass_on(&self, asked: Vec<WantedBlock>, held: Found) -> Result<Download, DriveError> {
+        let mut portions = portions(&asked, &held).into_iter();
+        let mut first = vec![Bytes::from(frame::begin())];
+        if let Some(portion) = portions.next() {
+            first.extend(self.portion(portion).await?);
+        }
+        if portions.len() == 0 {
+            let len = first.iter().map(|b| b.len() as u64).sum();
+            return Ok(Download { len: Some(len), first, rest: None });
+        }
+        let (sender, rest) = mpsc::channel(PORTIONS_AHEAD);
+        let drive = self.clone();
+        tokio::spawn(async move {
+            for portion in portions {
+                let pieces = match drive.portion(portion).await {
+                    Ok(pieces) => pieces,
+                    Err(error) => {
+                        tracing::warn!(%error, "an answer ends early");
+                        return;
+                    }
+                };
+                if sender.send(pieces).await.is_err() {
+                    return; // The client is gone.
+                }
+            }
+        });
+        Ok(Download { len: None, first, rest: Some(rest) })
+    }
+
+    /// The frames of one portion: heads and bytes.
+    async fn portion(&self, portion: Vec<HeldBlock>) -> Result<Vec<Bytes>, DriveError> {
+        let bytes: u64 = portion.iter().map(|b| u64::from(b.at.sealed_len)).sum();
+        let _held = self.work.hold(bytes).await?;
+        let order: Vec<BlockHash> = portion.iter().map(|b| b.at.hash).collect();
+        let loaded = self.load_encoded(portion).await?;
+        metrics::counter!("drivefs_blocks_sent_total").increment(order.len() as u64);
+        let loaded: HashMap<_, _> = loaded
+            .into_iter()
+            .map(|(hash, b)| (hash, (b.codec, b.block_len, Bytes::from(b.bytes))))
+            .collect();
+        let mut pieces = Vec::with_capacity(2 * order.len());
+        for hash in order {
+            let Some((codec, block_len, encoded)) = loaded.get(&hash) else { continue };
+            pieces.push(frame::head(hash, *codec, *block_len, encoded.len()).into());
+            pieces.push(encoded.clone());
+        }
+        Ok(pieces)
+    }
+}
+
+/// The body of an answer, in pieces.
+pub struct Download {
+    /// Length of all of it (bytes), where it is known.
+    pub len: Option<u64>,
+    first: Vec<Bytes>,
+    rest: Option<mpsc::Receiver<Vec<Bytes>>>,
+}
+
+impl Download {
+    /// The pieces in order.
+    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send {
+        let first = stream::iter(self.first);
+        let rest = stream::unfold(self.rest, |rest| async {
+            let mut rest = rest?;
+            let pieces = rest.recv().await?;
+            Some((stream::iter(pieces), Some(rest)))
+        });
+        first.chain(rest.flatten())
+    }
+}
+
+/// The blocks asked for, in groups of about `PORTION_BYTES`.
+fn portions(asked: &[WantedBlock], held: &Found) -> Vec<Vec<HeldBlock>> {
+    let mut out: Vec<Vec<HeldBlock>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for block in asked.iter().filter_map(|one| held.get(&one.hash)) {
+        let len = u64::from(block.at.sealed_len);
+        if bytes.saturating_add(len) > PORTION_BYTES {
+            out.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += len;
+        out.last_mut().expect("pushed above").push(block.clone());
+    }
+    out
 }
 
 type Found = HashMap<BlockHash, HeldBlock>;

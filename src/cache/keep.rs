@@ -1,0 +1,198 @@
+//! Keeping fetched blocks: written behind the reader, several in one transaction.
+//!
+//! Fetched blocks share data files: a file a block would cost more than its bytes. A block waits in
+//! memory until it is indexed, so whoever asks finds it all the time. Losing what waits costs
+//! nothing but another fetch.
+
+use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use drivefs_core::id::BlockHash;
+use drivefs_core::limits::BLOCK_MAX_BYTES;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+use super::BlockCache;
+use super::CacheError;
+use super::lock;
+use super::slots::shared_id;
+use crate::state::CachedBlock;
+use crate::state::FileId;
+
+/// Bytes that wait to be written, at most; fetches wait when there are more.
+const WAITING_MAX_BYTES: usize = 24 * 1024 * 1024;
+/// Unit of that bound (bytes).
+const PERMIT_BYTES: usize = 4096;
+/// Written and indexed at once.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+const BATCH_BLOCKS: usize = 512;
+/// Length of a shared data file (bytes), and its least share of the cache's limit.
+const FILE_BYTES: u64 = 64 * 1024 * 1024;
+const FILES_MIN: u64 = 16;
+/// Blocks from this size on begin on a page, so that their space comes back whole.
+const ALIGNED_FROM: usize = 64 * 1024;
+const PAGE: u64 = 4096;
+
+/// Blocks on their way to the disk.
+pub(super) struct Keeping {
+    queue: Mutex<Queue>,
+    room: Arc<Semaphore>,
+    /// The file that takes blocks now; only the writer changes it, and there is one.
+    file: Mutex<Option<Shared>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// A writer is at work.
+    running: bool,
+}
+
+struct Waiting {
+    hash: BlockHash,
+    block: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy)]
+struct Shared {
+    id: FileId,
+    end: u64,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        const { assert!(WAITING_MAX_BYTES > BLOCK_MAX_BYTES, "one block must fit") };
+        Self {
+            queue: Mutex::default(),
+            room: Arc::new(Semaphore::new(WAITING_MAX_BYTES / PERMIT_BYTES)),
+            file: Mutex::default(),
+        }
+    }
+}
+
+impl BlockCache {
+    /// Has a verified block written, which is in memory as unwritten. Waits while too much waits.
+    pub(super) async fn keep(self: &Arc<Self>, hash: BlockHash, block: Bytes) {
+        let permits = block.len().div_ceil(PERMIT_BYTES) as u32;
+        let room = self.keeping.room.clone().acquire_many_owned(permits).await;
+        let room = room.expect("never closed");
+        let start = {
+            let mut queue = lock(&self.keeping.queue);
+            queue.waiting.push_back(Waiting { hash, block, _room: room });
+            !std::mem::replace(&mut queue.running, true)
+        };
+        if start {
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || this.write_waiting());
+        }
+    }
+
+    /// Writes until nothing waits.
+    fn write_waiting(&self) {
+        loop {
+            let batch = {
+                let mut queue = lock(&self.keeping.queue);
+                let mut bytes = 0;
+                let fits = |w: &&Waiting| {
+                    bytes += w.block.len();
+                    bytes <= BATCH_BYTES
+                };
+                let n = queue.waiting.iter().take(BATCH_BLOCKS).take_while(fits).count().max(1);
+                let n = n.min(queue.waiting.len());
+                if n == 0 {
+                    queue.running = false;
+                    return;
+                }
+                queue.waiting.drain(..n).collect::<Vec<_>>()
+            };
+            // A full disk must not fail the read: the block was served all the same.
+            if let Err(error) = self.write_batch(&batch) {
+                tracing::warn!(%error, "could not keep fetched blocks");
+            }
+            self.memory.written(batch.iter().map(|one| &one.hash));
+        }
+    }
+
+    fn write_batch(&self, batch: &[Waiting]) -> Result<(), CacheError> {
+        let bytes = batch.iter().map(|w| w.block.len() as u64).sum();
+        if !self.make_room(bytes)? {
+            return Ok(());
+        }
+        let mut placed = Vec::with_capacity(batch.len());
+        for one in batch {
+            let (file_id, offset) = self.next_place(one.block.len())?;
+            let file = self.files.open(file_id)?;
+            file.write_all_at(&one.block, offset)?;
+            placed.push(CachedBlock {
+                hash: one.hash,
+                file: file_id,
+                offset,
+                len: one.block.len() as u32,
+                unsent: false,
+            });
+        }
+        self.db.write(|c| self.index(c, &placed))?;
+        // They were verified when they were fetched. Where another copy was first, that one counts.
+        let mut verified = lock(&self.verified);
+        for p in &placed {
+            if verified.peek(&p.hash).is_none() {
+                verified.put(p.hash, (p.file, p.offset, p.len));
+            }
+        }
+        drop(verified);
+        // What was evicted between the transaction and now must not be found.
+        for p in &placed {
+            let row = self.db.peek(|c| c.cached(&p.hash))?;
+            if row.is_none_or(|r| (r.file, r.offset) != (p.file, p.offset)) {
+                let mut verified = lock(&self.verified);
+                if verified.peek(&p.hash) == Some(&(p.file, p.offset, p.len)) {
+                    verified.pop(&p.hash);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the next fetched block goes.
+    fn next_place(&self, len: usize) -> Result<(FileId, u64), CacheError> {
+        let most = FILE_BYTES.min(self.limit / FILES_MIN);
+        let now = *lock(&self.keeping.file);
+        let file = match now.filter(|file| file.end < most) {
+            Some(file) => file,
+            None => {
+                let id = shared_id(self.files.allocate(&self.db)?);
+                self.files.create(id)?;
+                Shared { id, end: 0 }
+            }
+        };
+        let offset = if len >= ALIGNED_FROM { file.end.next_multiple_of(PAGE) } else { file.end };
+        let next = Shared { id: file.id, end: offset + len as u64 };
+        let before = lock(&self.keeping.file).replace(next);
+        if let Some(full) = before.filter(|before| before.id != file.id) {
+            self.drop_if_unused(full.id)?;
+        }
+        Ok((file.id, offset))
+    }
+
+    /// True for the data file that fetched blocks go to now.
+    pub(super) fn takes_blocks(&self, id: FileId) -> bool {
+        lock(&self.keeping.file).is_some_and(|file| file.id == id)
+    }
+
+    /// A file that lost its last block while it was the one to write to.
+    fn drop_if_unused(&self, id: FileId) -> Result<(), CacheError> {
+        if !self.db.peek(|c| c.is_file_cached(id))? {
+            self.files.remove(id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_use(&self) -> u64 {
+        self.use_counter.fetch_add(1, Ordering::Relaxed)
+    }
+}
