@@ -24,9 +24,6 @@ pub const READY: &str = "ready";
 const DETACHED: &str = "DRIVEFS_DETACHED";
 /// A log larger than this starts anew at the next mount (bytes).
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// What is logged unless RUST_LOG says otherwise. fuser reports each reply to a request that the
-/// kernel gave up meanwhile (an interrupted program) as an error: it is none.
-const LOG_FILTER: &str = "warn,fuser=error,fuser::reply=off,drivefs=info";
 const CACHE_DEFAULT: &str = "10GiB";
 
 #[derive(Debug, Args)]
@@ -148,7 +145,7 @@ fn has(c: &Mount, option: &str) -> bool {
 
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG_FILTER));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(crate::fuse::LOG_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -29,6 +29,10 @@ pub use mountpoint::is_dead;
 pub use mountpoint::is_mounted;
 pub use mountpoint::unmount;
 
+/// What is logged unless RUST_LOG says otherwise. fuser reports each reply to a request that the
+/// kernel gave up meanwhile (an interrupted program) as an error: it is none.
+pub const LOG_FILTER: &str = "warn,fuser=error,fuser::reply=off,drivefs=info";
+
 /// How to mount.
 #[derive(Debug, Clone, Default)]
 pub struct MountOptions {
