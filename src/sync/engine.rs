@@ -20,6 +20,8 @@ use super::SyncError;
 use super::backoff::Backoff;
 use super::poll;
 use super::pull::pull_some;
+use super::rush::Rush;
+use super::rush::WINDOW;
 use super::upload::UploadError;
 use super::upload::Uploaded;
 use crate::remote::Remote;
@@ -68,6 +70,7 @@ pub struct Engine {
     pub(super) conflicts: u32,
     /// Ops committed in this round.
     pub(super) committed: usize,
+    rush: Rush,
 }
 
 /// What an upload job reports.
@@ -136,6 +139,7 @@ impl Engine {
             last_freeze: HashMap::new(),
             conflicts: 0,
             committed: 0,
+            rush: Rush::new(Instant::now()),
         };
         (engine, handle)
     }
@@ -180,6 +184,8 @@ impl Engine {
                 Some(report) = self.inbox.recv() => self.take_report(report),
             }
             let busy = self.tree.journal().activity() != activity;
+            // In a rush every change would wake this up again.
+            let pause = if self.rush.is_on() { pause.max(WINDOW) } else { pause };
             if busy && pause > SHORT_PAUSE {
                 tokio::time::sleep(pause).await;
             }
@@ -203,6 +209,9 @@ impl Engine {
                 // What is ahead here does not wait for all that is new there.
                 self.shared.kick.notify_one();
             }
+        }
+        if self.programs_first()? {
+            return Ok(WINDOW);
         }
         let namespaces = self.tree.db().peek(|c| c.namespaces()).map_err(TreeError::from)?;
         let mut wait = IDLE;
@@ -228,6 +237,20 @@ impl Engine {
         let mut status = self.shared.status();
         status.uploading = self.busy.iter().copied().collect();
         status.refused.clone_from(&self.refused);
+    }
+
+    /// True while programs change very much at once and nobody waits for the server.
+    fn programs_first(&mut self) -> Result<bool, SyncError> {
+        let held = self.rush.holds(Instant::now(), self.tree.journal().activity());
+        if !held {
+            return Ok(false);
+        }
+        let forced = self.shared.force.load(Ordering::Acquire);
+        if forced == 0 {
+            return Ok(true);
+        }
+        let first = self.tree.db().peek(|c| c.min_since()).map_err(TreeError::from)?;
+        Ok(first.is_none_or(|since| since >= forced))
     }
 
     fn take_report(&mut self, report: Report) {
@@ -329,6 +352,9 @@ impl EngineHandle {
 
     /// True when the goal is reached.
     pub fn is_reached(&self, goal: &Goal) -> Result<bool, TreeError> {
+        if forced == 0 {
+            return Ok(true);
+        }
         let first = self.tree.db().peek(|c| c.min_since())?;
         let sent = first.is_none_or(|since| since >= goal.position);
         Ok(sent && self.is_pulled(goal))

@@ -12,6 +12,7 @@ mod poll;
 mod prepare;
 mod pull;
 mod push;
+mod rush;
 mod upload;
 
 pub use backoff::Backoff;
