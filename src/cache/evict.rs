@@ -14,12 +14,14 @@ use super::BlockCache;
 use super::CacheError;
 use super::lock;
 use super::slots::SLOT_STRIDE;
+use super::slots::SlotSet;
 use super::slots::is_heap;
 use super::slots::is_shared;
 use super::slots::is_slot;
 use super::slots::number_of;
 use super::slots::owner_of;
 use super::slots::place_of;
+use super::slots::slot_id;
 use super::slots::slots_of;
 use crate::state::CachedBlock;
 use crate::state::DbError;
@@ -227,7 +229,7 @@ impl BlockCache {
         let (file, start) = place_of(id);
         let used = if is_slot(id) {
             self.db.peek(|c| {
-                Ok::<_, DbError>(c.is_place_cached(file, start)? || c.has_layer_in(id, id)?)
+                Ok::<_, DbError>(c.has_layer_in(id, id)? || c.is_place_cached(file, start)?)
             })?
         } else {
             self.is_used(file)?
@@ -235,25 +237,44 @@ impl BlockCache {
         if used { Ok(()) } else { Ok(self.files.remove(id)?) }
     }
 
-    /// True when a data file holds a layer or a cached block.
+    /// True when a data file holds a layer or a cached block. Asked in this order: a layer becomes
+    /// cached blocks, never the other way round, and the two questions are not one transaction.
     fn is_used(&self, file: FileId) -> Result<bool, DbError> {
         self.db.peek(|c| {
             let (first, last) = if is_heap(file) { slots_of(file) } else { (file, file) };
-            Ok(c.is_file_cached(file)? || c.has_layer_in(first, last)?)
+            Ok(c.has_layer_in(first, last)? || c.is_file_cached(file)?)
         })
     }
 
     /// Gives the disk space of slots back that nothing refers to any more. Returns how many.
     pub fn reclaim(&self) -> Result<usize, CacheError> {
         let (slots, heaps) = self.files.take_retired();
+        if slots.is_empty() {
+            return Ok(0);
+        }
+        let cleared = self.clear_slots(&slots, &heaps);
+        if cleared.is_err() {
+            self.files.retire_again(&slots);
+        }
+        cleared?;
+        Ok(slots.len())
+    }
+
+    fn clear_slots(&self, slots: &[FileId], heaps: &[FileId]) -> Result<(), CacheError> {
+        // Power loss may take back the change that let go of them: their bytes must be there then.
+        match self.db.flush() {
+            // On a full disk the space is needed first.
+            Err(DbError::Full) => tracing::warn!("giving space back without a flush"),
+            other => other?,
+        }
         let mut gone = HashSet::new();
-        for heap in heaps {
+        for &heap in heaps {
             if !self.is_used(heap)? {
                 self.files.remove(heap)?;
                 gone.insert(heap);
             }
         }
-        for &slot in &slots {
+        for &slot in slots {
             let (heap, start) = place_of(slot);
             if gone.contains(&heap) {
                 continue;
@@ -264,19 +285,55 @@ impl BlockCache {
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(slots.len())
+        Ok(())
     }
 
-    /// Removes data files numbered below `before` that nothing refers to: leftovers of a crash
-    /// between a file's creation and its transaction.
+    /// Removes data files numbered below `before` that nothing refers to, and what is in slots
+    /// that nothing refers to: leftovers of a crash between a file's creation and its transaction,
+    /// or between that and the clearing of a slot.
     pub fn sweep(&self, before: FileId) -> Result<usize, CacheError> {
         let mut removed = 0;
         for folder in 0..256 {
             for id in self.files.list_folder(folder)? {
-                if number_of(id) < before && !self.is_used(id)? {
+                if number_of(id) >= before {
+                    continue;
+                }
+                if !self.is_used(id)? {
                     self.files.remove(id)?;
                     removed += 1;
+                } else if is_heap(id) {
+                    removed += self.sweep_heap(id)?;
                 }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Clears the slots of an earlier process's heap that nothing refers to. None of them is given
+    /// out again, so nothing can come to refer to one meanwhile.
+    fn sweep_heap(&self, heap: FileId) -> Result<usize, CacheError> {
+        let (first, last) = slots_of(heap);
+        let used = self.db.peek(|c| {
+            // Layers first, as in `is_used`.
+            let mut used = SlotSet::default();
+            for layer in c.layers_in(first, last)? {
+                used.insert(layer - first);
+            }
+            for offset in c.places_cached(heap)? {
+                used.insert(offset / SLOT_STRIDE);
+            }
+            Ok::<_, DbError>(used)
+        })?;
+        let file = self.files.open(heap)?;
+        let mut removed = 0;
+        let mut at = 0;
+        // What was cleared before is a hole: only what holds data is looked at.
+        while let Some(data) = next_data(&file, at)? {
+            let index = data / SLOT_STRIDE;
+            at = (index + 1) * SLOT_STRIDE;
+            if !used.contains(index) {
+                self.files.remove(slot_id(number_of(heap), index))?;
+                removed += 1;
             }
         }
         Ok(removed)
@@ -311,4 +368,13 @@ pub struct Disk {
     pub free: u64,
     /// What the cache leaves free.
     pub keep_free: u64,
+}
+
+/// Where the next data at or behind `offset` begins; none when only a hole is left.
+fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }

@@ -35,9 +35,11 @@ const OPEN_MAX: usize = 512;
 const FOLDERS: u64 = 256;
 /// Numbers reserved at once, so that taking one needs no transaction.
 const RESERVE: u64 = 1 << 20;
+/// So many are left at the beginning of a transaction that may take some: other threads do too.
+const RESERVE_MIN: u64 = 1024;
 const NEXT_KEY: &str = "next_file";
 /// Extension of heaps.
-const HEAP: &str = "heap";
+pub const HEAP: &str = "heap";
 /// Extension of files of fetched blocks.
 const SHARED: &str = "blocks";
 
@@ -69,45 +71,61 @@ impl DataFiles {
 
     /// A number that no file has or ever had.
     pub fn allocate(&self, db: &Db) -> Result<FileId, DbError> {
-        if let Some(number) = self.take() {
-            return Ok(number);
+        loop {
+            if let Some(number) = self.take() {
+                return Ok(number);
+            }
+            self.reserve(db)?;
         }
-        db.change(|c| self.allocate_in(c))
     }
 
-    /// The same inside a transaction.
-    pub fn allocate_in(&self, c: &Conn<'_>) -> Result<FileId, DbError> {
-        if let Some(number) = self.take() {
-            return Ok(number);
+    /// Makes sure that slots can be given out inside a transaction. Not in that transaction
+    /// itself: if it failed, numbers that are in use would be free again for the next process.
+    pub fn reserve(&self, db: &Db) -> Result<(), DbError> {
+        let left = self.numbers().clone();
+        if left.end - left.start > RESERVE_MIN {
+            return Ok(());
         }
-        let start = c.meta(NEXT_KEY)?.and_then(|v| v.try_into().ok()).map_or(1, u64::from_le_bytes);
-        c.set_meta(NEXT_KEY, &(start + RESERVE).to_le_bytes())?;
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        *numbers = start + 1..start + RESERVE;
-        Ok(start)
+        let start = db.change(|c| {
+            let start =
+                c.meta(NEXT_KEY)?.and_then(|v| v.try_into().ok()).map_or(1, u64::from_le_bytes);
+            c.set_meta(NEXT_KEY, &(start + RESERVE).to_le_bytes())?;
+            Ok::<_, DbError>(start)
+        })?;
+        // Power loss must not bring them back either: files under them may have come to the disk.
+        db.flush()?;
+        *self.numbers() = start..start + RESERVE;
+        Ok(())
     }
 
-    /// A slot for a small content, inside a transaction.
-    pub fn allocate_slot_in(&self, c: &Conn<'_>) -> Result<FileId, DbError> {
+    /// A slot for a small content, inside a transaction before which `reserve` was asked.
+    pub fn allocate_slot_in(&self, _c: &Conn<'_>) -> Result<FileId, DbError> {
         loop {
             if let Some(id) = self.slots().take() {
                 return Ok(id);
             }
-            let number = self.allocate_in(c)?;
+            let number = self.take().ok_or_else(|| DbError::Other("no file number".into()))?;
             self.slots().start_heap(number);
         }
     }
 
     /// The same outside of one.
     pub fn allocate_slot(&self, db: &Db) -> Result<FileId, DbError> {
-        if let Some(id) = self.slots().take() {
-            return Ok(id);
+        loop {
+            if let Some(id) = self.slots().take() {
+                return Ok(id);
+            }
+            let number = self.allocate(db)?;
+            self.slots().start_heap(number);
         }
-        db.change(|c| self.allocate_slot_in(c))
+    }
+
+    fn numbers(&self) -> std::sync::MutexGuard<'_, std::ops::Range<FileId>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self) -> Option<FileId> {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).next()
+        self.numbers().next()
     }
 
     fn path(&self, id: FileId) -> PathBuf {
@@ -195,6 +213,12 @@ impl DataFiles {
     /// Slots whose bytes can be given back, and heaps that nothing in this process refers to.
     pub(super) fn take_retired(&self) -> (Vec<FileId>, Vec<FileId>) {
         self.slots().take_retired()
+    }
+
+    /// Takes back what `take_retired` gave and could not be done.
+    pub(super) fn retire_again(&self, slots: &[FileId]) {
+        let mut table = self.slots();
+        slots.iter().for_each(|id| table.retire(*id));
     }
 
     /// True while somebody outside this table holds the file, or slot, open.

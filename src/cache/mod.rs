@@ -11,6 +11,8 @@ mod files;
 mod keep;
 mod memory;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;
@@ -43,12 +45,16 @@ pub use counters::Counts;
 pub use evict::Disk;
 pub use evict::Dropped;
 pub use files::DataFiles;
+pub use files::HEAP;
 pub use memory::MEMORY_MAX_BYTES;
 pub use slots::SLOT_BYTES;
+pub use slots::SLOTS;
 pub use slots::Slice;
 pub use slots::is_slot;
 pub use slots::owner_of;
 pub use slots::place_of;
+pub use slots::read_slot;
+pub use slots::slot_id;
 
 /// Verified blocks remembered in memory: some 100 bytes each.
 const VERIFIED_MAX: usize = 32 * 1024;
@@ -322,6 +328,16 @@ impl BlockCache {
             self.grown.notify_one();
         }
         Ok(added)
+    }
+
+    /// Forgets a block that is damaged although the server does not have it: a good copy is about
+    /// to be noted. False: it is not here any more.
+    pub fn drop_lost(&self, hash: &BlockHash) -> Result<bool, CacheError> {
+        self.db.change(|c| c.mark_sent(hash))?;
+        if let Some(row) = self.db.peek(|c| c.cached(hash))? {
+            self.forget(&row)?;
+        }
+        Ok(false)
     }
 
     /// Forgets a block where it lies, and its bytes. What was indexed anew meanwhile stays.

@@ -171,10 +171,27 @@ impl Slice {
             // crash kept from being counted.
             self.zeros(before, len)?;
         }
-        self.set_header(len)?;
-        if len < before {
-            // What the content may grow over again has to be zeros.
-            self.zeros(len, before)?;
+        // Bytes behind the new length stay: growth writes zeros over them, and a step that could
+        // fail behind the header would leave the header right and the caller wrong.
+        self.set_header(len)
+    }
+
+    /// True when a slot was never written, or power loss kept it from the disk.
+    pub fn is_blank(&self) -> io::Result<bool> {
+        if !self.slot {
+            return Ok(false);
+        }
+        let mut magic = [0; 8];
+        let got = self.file.read_at(&mut magic, self.start - HEADER_BYTES)?;
+        Ok(got < magic.len() || magic != *MAGIC)
+    }
+
+    /// After a crash: makes the heap as long as the header of its last slot says. A write that was
+    /// cut off after the header would else leave a content that ends behind its file.
+    pub fn reach(&self, len: u64) -> io::Result<()> {
+        let end = self.start + len;
+        if self.slot && len > 0 && self.file.metadata()?.len() < end {
+            self.file.write_all_at(&[0], end - 1)?;
         }
         Ok(())
     }
@@ -216,11 +233,64 @@ impl Slice {
     }
 }
 
+/// What is in a slot of a heap, by nothing but its header; none where nothing was written.
+pub fn read_slot(heap: &File, index: u64) -> io::Result<Option<Vec<u8>>> {
+    let start = index * SLOT_STRIDE + HEADER_BYTES;
+    let mut header = [0; HEADER_BYTES as usize];
+    match heap.read_exact_at(&mut header, start - HEADER_BYTES) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let len = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+    if header[..8] != *MAGIC || len == 0 || len > SLOT_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; len as usize];
+    let mut done = 0;
+    while done < bytes.len() {
+        match heap.read_at(&mut bytes[done..], start + done as u64) {
+            Ok(0) => break, // Cut off by a crash: zeros, as when the daemon reads it.
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(bytes))
+}
+
 fn header(len: u64) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(MAGIC);
     header[8..].copy_from_slice(&len.to_le_bytes());
     header
+}
+
+/// A set of slots of one heap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotSet([u64; (SLOTS / 64) as usize]);
+
+impl Default for SlotSet {
+    fn default() -> Self {
+        Self([0; (SLOTS / 64) as usize])
+    }
+}
+
+impl SlotSet {
+    pub fn insert(&mut self, index: u64) {
+        self.0[(index / 64) as usize] |= 1 << (index % 64);
+    }
+
+    pub fn remove(&mut self, index: u64) {
+        self.0[(index / 64) as usize] &= !(1 << (index % 64));
+    }
+
+    pub fn contains(&self, index: u64) -> bool {
+        self.0[(index / 64) as usize] & (1 << (index % 64)) != 0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
 }
 
 /// Which slots are given out, in use and free again. One process's view: what an earlier one left
@@ -229,8 +299,9 @@ fn header(len: u64) -> [u8; HEADER_BYTES as usize] {
 pub(super) struct Slots {
     /// The heap that slots are taken from, and the next one in it.
     current: Option<(FileId, u64)>,
-    /// Slots of each heap of this process that were given out and did not come back.
-    out: HashMap<FileId, u64>,
+    /// Slots of each heap of this process that were given out and did not come back. A set, not a
+    /// number: a slot may come back twice.
+    out: HashMap<FileId, SlotSet>,
     /// Open slices, so that no slot is cleared under a reader.
     open: HashMap<FileId, Weak<Slice>>,
     /// Slots that nothing refers to any more and whose bytes wait to be given back.
@@ -245,7 +316,7 @@ impl Slots {
             return None;
         }
         self.current = Some((number, next + 1));
-        *self.out.entry(number).or_default() += 1;
+        self.out.entry(number).or_default().insert(next);
         Some(slot_id(number, next))
     }
 
@@ -264,7 +335,7 @@ impl Slots {
     pub fn retire(&mut self, id: FileId) {
         self.retired.push(id);
         if let Some(out) = self.out.get_mut(&number_of(id)) {
-            *out = out.saturating_sub(1);
+            out.remove((id & !SLOT_BIT) % SLOTS);
         }
     }
 
@@ -282,69 +353,12 @@ impl Slots {
         let held: Vec<FileId> = self.open.keys().chain(&self.retired).copied().collect();
         heaps.retain(|number| {
             self.current.is_none_or(|c| c.0 != *number)
-                && self.out.get(number).is_none_or(|out| *out == 0)
+                && self.out.get(number).is_none_or(SlotSet::is_empty)
                 && !held.iter().any(|id| number_of(*id) == *number)
         });
         for number in &heaps {
             self.out.remove(number);
         }
         (free, heaps.into_iter().map(heap_id).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_lies_in_its_heap_and_is_found_by_any_of_its_bytes() {
-        for (number, index) in [(1, 0), (7, 1), (1 << 40, SLOTS - 1)] {
-            let id = slot_id(number, index);
-            let (heap, start) = place_of(id);
-            assert!(is_slot(id) && is_heap(heap) && !is_slot(heap) && !is_heap(id));
-            assert_eq!(number_of(id), number);
-            assert_eq!(number_of(heap), number);
-            assert_eq!(owner_of(heap, start), id);
-            assert_eq!(owner_of(heap, start + SLOT_BYTES - 1), id);
-            let (first, last) = slots_of(heap);
-            assert!(first <= id && id <= last);
-        }
-        assert_eq!(place_of(9), (9, 0));
-        assert_eq!(owner_of(9, 1 << 40), 9);
-    }
-
-    #[test]
-    fn a_slot_knows_its_length_and_hides_what_was_cut_off() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let slice = Slice::new(slot_id(3, 2), file);
-        assert_eq!(slice.stored_len().unwrap(), 0);
-        slice.write_at(b"hello world", 0, 0, 11).unwrap();
-        assert_eq!(slice.stored_len().unwrap(), 11);
-        slice.write_at(b"!", 11, 11, 12).unwrap();
-        slice.set_len(12, 5).unwrap();
-        slice.set_len(5, 8).unwrap();
-        assert_eq!(slice.stored_len().unwrap(), 8);
-        let mut back = [1; 8];
-        slice.file.read_exact_at(&mut back, slice.start).unwrap();
-        assert_eq!(&back, b"hello\0\0\0");
-    }
-
-    #[test]
-    fn a_heap_goes_when_all_its_slots_came_back_and_none_is_open() {
-        let mut slots = Slots::default();
-        assert_eq!(slots.take(), None);
-        slots.start_heap(5);
-        let all: Vec<_> = (0..SLOTS).map(|_| slots.take().unwrap()).collect();
-        assert_eq!(slots.take(), None);
-        slots.start_heap(6);
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let slice = Arc::new(Slice::new(all[0], file));
-        slots.opened(all[0], &slice);
-        all.iter().for_each(|id| slots.retire(*id));
-        let (free, heaps) = slots.take_retired();
-        assert_eq!((free.len(), heaps.len()), (SLOTS as usize - 1, 0));
-        drop(slice);
-        let (free, heaps) = slots.take_retired();
-        assert_eq!((free, heaps), (vec![all[0]], vec![heap_id(5)]));
     }
 }

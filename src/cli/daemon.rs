@@ -15,6 +15,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Notify;
 
+use super::checkup;
 use super::embedded::Embedded;
 use super::login::identity;
 use super::mount::READY;
@@ -119,8 +120,10 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let control = tokio::spawn(control::serve(home, daemon)?);
     let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle)
         .map_err(|e| mount_failed(setup, &e))?;
+    let (tell_damage, damage) = tokio::sync::oneshot::channel();
     let tasks = [
         control,
+        tokio::spawn(checkup::watch(db.clone(), home.clone(), tell_damage)),
         tokio::spawn(engine.run()),
         tokio::spawn(keep_pins),
         tokio::spawn(cache.clone().run_eviction()),
@@ -141,8 +144,13 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     });
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let mut damaged = None;
     tokio::select! {
         () = ended.notified() => {}
+        Ok(advice) = damage => {
+            leave(setup, &ended).await;
+            damaged = Some(advice);
+        }
         _ = term.recv() => leave(setup, &ended).await,
         _ = int.recv() => leave(setup, &ended).await,
         () = stop.notified() => leave(setup, &ended).await,
@@ -150,20 +158,17 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     for task in &tasks {
         task.abort();
     }
-    db.flush()?;
+    let flushed = db.flush();
     tracing::info!("ended");
-    Ok(())
+    match damaged {
+        Some(advice) => bail!("{advice}"),
+        None => Ok(flushed?),
+    }
 }
 
 fn open_database(home: &Home) -> anyhow::Result<Db> {
     match Db::open(&home.database()) {
-        Err(e @ DbError::Damaged(_)) => bail!(
-            "{e}\n{} cannot be used. Nothing on the server is affected, and what was written here \
-             lies in {}. `drivefs doctor --rebuild` makes a new database from both and puts what \
-             the server does not have into a folder of its own",
-            home.database().display(),
-            home.data().display(),
-        ),
+        Err(e @ DbError::Damaged(_)) => bail!("{}", checkup::advice(home, &e.to_string())),
         other => Ok(other?),
     }
 }

@@ -8,12 +8,14 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
+use super::checkup;
 use super::rebuild;
 use crate::control::Control;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::remote::Remote;
 use crate::state::Db;
+use crate::state::DbError;
 
 /// Less free space than this on the home's disk is worth a word (bytes).
 const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -206,8 +208,17 @@ fn database(home: &Home) -> Check {
     if !home.database().exists() {
         return check(what, Verdict::Ok, "none yet", None);
     }
-    let counted = Db::open(&home.database())
-        .and_then(|db| db.peek(|c| Ok((c.count_nodes()?, c.count_intents()?))));
+    let count = |c: &crate::state::Conn<'_>| Ok((c.count_nodes()?, c.count_intents()?));
+    let counted = match Db::open(&home.database()) {
+        // The daemon's: not to be touched, but to be looked at.
+        Err(DbError::InUse) => Db::peek_committed(&home.database(), count),
+        Ok(db) => db.peek(count),
+        Err(e) => Err(e),
+    };
+    let counted = match checkup::known_damage(home) {
+        Some(_) => Err(DbError::Damaged("found by the daily check".into())),
+        None => counted,
+    };
     match counted {
         Ok((nodes, (ahead, names))) => check(
             what,

@@ -122,9 +122,11 @@ pub fn logout(c: &Logout) -> anyhow::Result<()> {
     }
     AccountFile::remove(&home)?;
     if c.discard {
-        for path in [home.database(), wal(&home, "-wal"), wal(&home, "-shm")] {
+        let redo = crate::state::redo_path(&home.database());
+        for path in [home.database(), wal(&home, "-wal"), wal(&home, "-shm"), redo] {
             remove_if_there(std::fs::remove_file(path))?;
         }
+        super::checkup::forget_damage(&home);
         remove_if_there(std::fs::remove_dir_all(home.data()))?;
     }
     println!("logged out");

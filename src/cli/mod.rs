@@ -1,6 +1,7 @@
 //! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 usage.
 
 mod cache;
+mod checkup;
 mod completions;
 mod daemon;
 mod doctor;

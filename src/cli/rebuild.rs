@@ -1,11 +1,12 @@
 //! `drivefs doctor --rebuild`: a new state database from the server and the spool.
 //!
-//! The tree comes from the server. Every data file whose bytes the server does not hold goes into
-//! a folder of its own in the drive, so that nothing written here is lost with the database; names
+//! The tree comes from the server. Every data file, and every slot of one, whose bytes the server
+//! does not hold goes into a folder of its own in the drive, so that nothing written here is lost with the database; names
 //! are taken from the damaged database where it can still be read. The damaged database and the
 //! old data folder are kept beside the new ones.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
@@ -18,13 +19,19 @@ use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::limits::BLOCK_MAX_BYTES;
 use drivefs_core::limits::HASHES_MAX;
+use drivefs_core::limits::NAME_MAX_BYTES;
 use drivefs_core::node::NodeKind;
 
+use super::checkup;
 use super::embedded::Embedded;
 use super::login::identity;
 use super::login::lock_unmounted;
 use crate::cache::BlockCache;
 use crate::cache::DataFiles;
+use crate::cache::HEAP;
+use crate::cache::SLOTS;
+use crate::cache::read_slot;
+use crate::cache::slot_id;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::journal::Journal;
@@ -32,8 +39,10 @@ use crate::journal::now;
 use crate::remote::Remote;
 use crate::spool::Spool;
 use crate::state::Db;
+use crate::state::FileId;
 use crate::state::Nid;
 use crate::state::ROOT;
+use crate::state::redo_path;
 use crate::sync::pull_all;
 use crate::tree::NewNode;
 use crate::tree::Tree;
@@ -65,6 +74,12 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
             _ => {}
         }
     }
+    // What it holds is for the old database: over a new one it would make no sense.
+    let redo = redo_path(&home.database());
+    match fs::rename(&redo, home.root().join(format!("state.redo.damaged-{stamp}"))) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
     fs::rename(home.data(), &old_data)?;
     fs::create_dir_all(home.data())?;
 
@@ -92,12 +107,15 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
     for folder in fs::read_dir(&old_data)? {
         for file in fs::read_dir(folder?.path())? {
             let path = file?.path();
-            if path.extension().is_none() && salvage.file(&path, &names)? {
-                kept += 1;
+            match path.extension().and_then(|e| e.to_str()) {
+                None => kept += usize::from(salvage.file(&path, &names)?),
+                Some(HEAP) => kept += salvage.heap(&path, &names)?,
+                Some(_) => {} // The log of a layer.
             }
         }
     }
     db.flush()?;
+    checkup::forget_damage(home);
     println!("the state database is new");
     if kept > 0 {
         println!(
@@ -112,7 +130,7 @@ pub fn run(home: &Home) -> anyhow::Result<()> {
 /// A number for the folders that are kept: the time, or the next one that is free.
 fn free_stamp(home: &Home) -> i64 {
     let taken = |stamp: &i64| {
-        ["state.db.damaged", "data.old"]
+        ["state.db.damaged", "state.redo.damaged", "data.old"]
             .iter()
             .any(|name| home.root().join(format!("{name}-{stamp}")).exists())
     };
@@ -120,7 +138,7 @@ fn free_stamp(home: &Home) -> i64 {
 }
 
 /// Names of data files, as far as the damaged database still tells.
-fn old_names(home: &Home) -> HashMap<u64, String> {
+fn old_names(home: &Home) -> HashMap<FileId, String> {
     let mut names = HashMap::new();
     let Ok(db) = Db::open_damaged(&home.database()) else { return names };
     // A damaged table may break off anywhere: what was read until then counts.
@@ -141,35 +159,76 @@ struct Salvage<'a> {
 
 impl Salvage<'_> {
     /// Puts one old data file into the drive if the server lacks any of it. True if it did.
-    fn file(&mut self, path: &Path, names: &HashMap<u64, String>) -> anyhow::Result<bool> {
+    fn file(&mut self, path: &Path, names: &HashMap<FileId, String>) -> anyhow::Result<bool> {
         if fs::metadata(path)?.len() == 0 || self.is_on_server(path)? {
             return Ok(false);
         }
         let number = path.file_name().and_then(|n| n.to_str()).unwrap_or("file").to_owned();
-        let known = number.parse().ok().and_then(|n: u64| names.get(&n));
+        let known = number.parse().ok().and_then(|n: FileId| names.get(&n));
         let partial =
             if path.with_extension("map").exists() { " (changed parts only)" } else { "" };
+        self.keep(&format!("{number}{partial}"), known, &mut File::open(path)?)?;
+        Ok(true)
+    }
+
+    /// The same of what is in the slots of an old heap: each holds one content, or one block.
+    /// Returns how many it put there.
+    fn heap(&mut self, path: &Path, names: &HashMap<FileId, String>) -> anyhow::Result<usize> {
+        let stem = path.file_stem().and_then(|n| n.to_str());
+        let Some(number) = stem.and_then(|n| n.parse::<FileId>().ok()) else { return Ok(0) };
+        let file = File::open(path)?;
+        let mut found = Vec::new();
+        for index in 0..SLOTS {
+            if let Some(bytes) = read_slot(&file, index)? {
+                found.push((index, BlockHash::of(&bytes)));
+            }
+        }
+        let mut missing = HashSet::new();
+        for chunk in found.chunks(HASHES_MAX) {
+            let hashes = chunk.iter().map(|f| f.1).collect();
+            missing.extend(self.runtime.block_on(self.remote.missing(self.ns, hashes))?);
+        }
+        let mut kept = 0;
+        for (index, hash) in found {
+            // The same content in two slots is kept once.
+            if missing.remove(&hash)
+                && let Some(bytes) = read_slot(&file, index)?
+            {
+                let known = names.get(&slot_id(number, index));
+                self.keep(&format!("{number}-{index}"), known, &mut bytes.as_slice())?;
+                kept += 1;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Puts bytes into the folder of what was recovered.
+    fn keep(
+        &mut self,
+        label: &str,
+        known: Option<&String>,
+        bytes: &mut dyn Read,
+    ) -> anyhow::Result<()> {
         let name = match known {
-            Some(name) => format!("{number}{partial} {name}"),
-            None => format!("{number}{partial}"),
+            Some(name) => format!("{label} {name}"),
+            None => label.to_owned(),
         };
+        let name = &name.as_bytes()[..name.floor_char_boundary(NAME_MAX_BYTES)];
         let folder = self.folder()?;
-        let node = self.tree.make(folder, name.as_bytes(), new(NodeKind::File, 0o600))?;
+        let node = self.tree.make(folder, name, new(NodeKind::File, 0o600))?;
         let spool = self.tree.spool();
         let content = spool.content(node.nid)?;
-        let mut file = File::open(path)?;
         let mut buf = vec![0; 1 << 20];
         let mut offset = 0;
         loop {
-            let n = file.read(&mut buf)?;
+            let n = bytes.read(&mut buf)?;
             if n == 0 {
                 break;
             }
             spool.write(&content, offset, &buf[..n])?;
             offset += n as u64;
         }
-        spool.sync(&content)?;
-        Ok(true)
+        Ok(spool.sync(&content)?)
     }
 
     fn folder(&mut self) -> anyhow::Result<Nid> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 
+use super::checkup;
 use crate::control::Control;
 use crate::control::ControlError;
 use crate::control::Reply;
@@ -14,6 +15,7 @@ use crate::control::Status as State;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::state::Db;
+use crate::state::DbError;
 
 /// Queue lines shown to people.
 const LINES: usize = 20;
@@ -34,7 +36,9 @@ pub struct Status {
 
 pub fn run(c: &Status) -> anyhow::Result<()> {
     loop {
-        let mut state = fetch(if c.json { JSON_LINES } else { LINES })?;
+        let home = Home::from_env()?;
+        let mut state = fetch(&home, if c.json { JSON_LINES } else { LINES })?;
+        state.damage = checkup::known_damage(&home);
         if let (Some(path), Some(mount)) = (&c.path, state.mount.clone()) {
             let path = super::below_mount(path, &mount)?;
             let under =
@@ -56,11 +60,10 @@ pub fn run(c: &Status) -> anyhow::Result<()> {
     }
 }
 
-fn fetch(limit: usize) -> anyhow::Result<State> {
-    let home = Home::from_env()?;
-    let mut control = match Control::connect(&home) {
+fn fetch(home: &Home, limit: usize) -> anyhow::Result<State> {
+    let mut control = match Control::connect(home) {
         Ok(control) => control,
-        Err(ControlError::NotRunning(_)) => return unmounted(&home),
+        Err(ControlError::NotRunning(_)) => return unmounted(home),
         Err(e) => return Err(e.into()),
     };
     match control.ask(&Request::Status { limit }, |_| {})? {
@@ -79,7 +82,11 @@ fn unmounted(home: &Home) -> anyhow::Result<State> {
         state.device = account.device;
     }
     if home.database().exists() {
-        let (nodes, names) = Db::open(&home.database())?.peek(|c| c.count_intents())?;
+        let (nodes, names) = match Db::open(&home.database()) {
+            // A daemon is starting or ending.
+            Err(DbError::InUse) => Db::peek_committed(&home.database(), |c| c.count_intents())?,
+            other => other?.peek(|c| c.count_intents())?,
+        };
         state.queue_files = nodes.max(names);
     }
     state.reason = Some("not mounted; `drivefs mount DIR` mounts it".to_owned());
@@ -97,6 +104,12 @@ fn print(s: &State) {
             Some(reason) => println!("{state}: {reason}"),
             None => println!("{state}"),
         }
+    }
+    if let Some(damage) = &s.damage {
+        println!("{damage}");
+    }
+    if s.filling {
+        println!("the list of files is still coming in; folders are listed when they are opened");
     }
     if s.queue_files == 0 {
         println!("everything is on the server");

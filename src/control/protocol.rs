@@ -78,6 +78,12 @@ pub struct Status {
     pub server: String,
     pub email: String,
     pub device: String,
+    /// The first fill of the replica is under way: folders are listed on demand meanwhile.
+    #[serde(default)]
+    pub filling: bool,
+    /// What the daily check found wrong with the state database, and what to do about it.
+    #[serde(default)]
+    pub damage: Option<String>,
     /// Bytes over the network since the mount, heads of messages included.
     pub bytes_sent: u64,
     pub bytes_received: u64,

@@ -156,6 +156,8 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         server: daemon.account.url.clone(),
         email: daemon.account.email.clone(),
         device: daemon.account.device.clone(),
+        filling: daemon.fs.tree().is_filling(),
+        damage: None,
         bytes_sent,
         bytes_received,
         queue_files: ahead.max(items.len() as u64),

@@ -80,7 +80,7 @@ impl DriveFs {
             0 => 0,
             links if !node.kind.is_folder() => links,
             // "Not counted", which programs know from other file systems: its entries are not here.
-            _ if self.tree.is_filling() && !self.tree.is_complete(node) => 1,
+            _ if self.tree.is_filling() && !self.tree.is_complete(node).unwrap_or(false) => 1,
             // A folder is named by its parent, by its `.` and by the `..` of each folder in it.
             _ => 2 + node.subdirs,
         }

@@ -81,6 +81,8 @@ impl DriveFs {
             return Err(TreeError::NotDir);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        // Of a mount node the namespace it leads to, which may have come here meanwhile.
+        let nid = self.tree.node(nid).map_or(nid, |node| node.nid);
         let dir =
             DirHandle { nid, starts: vec![Vec::new()], chunk: usize::MAX, entries: Vec::new() };
         lock(&self.dirs).insert(handle, Arc::new(Mutex::new(dir)));

@@ -3,17 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use drivefs_core::id::NamespaceId;
 use drivefs_core::limits::CHANGES_ROWS_MAX;
 use drivefs_core::name::Name;
+use drivefs_core::wire::ChangesRequest;
+use drivefs_core::wire::ErrorCode;
 use drivefs_core::wire::ListRequest;
 
 use super::DriveFs;
 use super::lock;
 use crate::cache::CacheError;
+use crate::remote::RemoteError;
 use crate::spool::SpoolError;
 use crate::state::Nid;
 use crate::tree::TreeError;
+
+/// Longest wait for one page of a listing; a read waits no longer for its bytes.
+const LIST_WAIT: Duration = Duration::from_millis(4_500);
 
 /// Listings under way, so that many who ask for one folder cause one.
 #[derive(Default)]
@@ -25,8 +33,9 @@ impl DriveFs {
         if !self.tree.is_filling() {
             return Vec::new();
         }
-        let is_unlisted = |nid: &Nid| {
-            self.tree.node(*nid).is_ok_and(|n| n.kind.is_folder() && !self.tree.is_complete(&n))
+        let is_unlisted = |nid: &Nid| match self.tree.node(*nid) {
+            Ok(n) => n.kind.is_folder() && !self.tree.is_complete(&n).unwrap_or(false),
+            Err(_) => false,
         };
         folders.iter().copied().filter(is_unlisted).collect()
     }
@@ -55,17 +64,24 @@ impl DriveFs {
     }
 
     async fn list_folder(&self, nid: Nid) -> Result<(), TreeError> {
-        let folder = self.tree.node(nid)?;
+        let mut folder = self.tree.node(nid)?;
+        if let Some(ns) = folder.mount {
+            self.enter(ns).await?;
+            folder = self.tree.node(nid)?;
+        }
         let mut after = None;
         loop {
-            let remote = |e| TreeError::Spool(SpoolError::Cache(CacheError::Remote(e)));
-            if self.link.is_silent() {
-                let why = self.link.reason();
-                return Err(remote(crate::remote::RemoteError::Offline(why)));
-            }
+            self.check_link()?;
             let request =
                 ListRequest { ns: folder.ns, parent: folder.id, after, limit: CHANGES_ROWS_MAX };
-            let page = self.remote.list(&request).await.map_err(remote)?;
+            let page = match self.within(self.remote.list(&request)).await {
+                // Made here a moment ago, or removed there: a page will tell.
+                Err(e) if e.code() == Some(ErrorCode::NotFound) => {
+                    self.tree.nothing_to_list(&folder);
+                    return Ok(());
+                }
+                other => other.map_err(remote)?,
+            };
             let last: Option<Name> = page.dirents.last().map(|d| d.name.clone());
             let more = page.more;
             let (tree, folder) = (self.tree.clone(), folder.clone());
@@ -78,4 +94,42 @@ impl DriveFs {
             after = last;
         }
     }
+
+    /// Gets the first page of a namespace that the fill has not come to: from then on its folders
+    /// can be listed.
+    async fn enter(&self, ns: NamespaceId) -> Result<(), TreeError> {
+        if self.tree.cursor(ns)?.is_some() {
+            return Ok(());
+        }
+        self.check_link()?;
+        let request = ChangesRequest { ns, cursor: 0, limit: CHANGES_ROWS_MAX };
+        let page = self.within(self.remote.changes(&request)).await.map_err(remote)?;
+        let tree = self.tree.clone();
+        tokio::task::spawn_blocking(move || tree.apply_first(ns, &page))
+            .await
+            .expect("applying does not panic")
+    }
+
+    fn check_link(&self) -> Result<(), TreeError> {
+        if self.link.is_silent() {
+            return Err(remote(RemoteError::Offline(self.link.reason())));
+        }
+        Ok(())
+    }
+
+    /// A program waits for the answer: not for a server that takes its time.
+    async fn within<T>(
+        &self,
+        asked: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        tokio::time::timeout(LIST_WAIT, asked).await.unwrap_or_else(|_| {
+            let why = format!("{} does not answer in time", self.remote.url());
+            self.link.fell_silent(&why);
+            Err(RemoteError::Offline(why))
+        })
+    }
+}
+
+fn remote(e: RemoteError) -> TreeError {
+    TreeError::Spool(SpoolError::Cache(CacheError::Remote(e)))
 }

@@ -145,6 +145,13 @@ impl Filesystem for Adapter {
                     }
                 });
             }
+            // A shared folder that the fill has not come to.
+            Ok(found) if found.kind == NodeKind::Mount => {
+                let name = name.to_owned();
+                self.when_listed(&[found.nid], move |fs, listed| {
+                    entry(reply, listed.and_then(|()| fs.lookup(parent.0, name.as_bytes())));
+                });
+            }
             result => entry(reply, result),
         }
     }
@@ -545,7 +552,9 @@ impl Filesystem for Adapter {
         let result = self.fs.readdir(fh.0, offset, |e| {
             let name = OsStr::from_bytes(&e.name);
             let attr = file_attr(&e.attr);
-            !reply.add(INodeNo(e.attr.nid), e.next, name, &TTL, &attr, GENERATION)
+            // What leads into a namespace that is not here yet is looked up when it is used.
+            let ttl = if e.attr.kind == NodeKind::Mount { Duration::ZERO } else { TTL };
+            !reply.add(INodeNo(e.attr.nid), e.next, name, &ttl, &attr, GENERATION)
         });
         match result {
             Ok(()) => reply.ok(),

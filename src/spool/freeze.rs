@@ -19,11 +19,29 @@ use super::content::Base;
 use super::content::BlockMap;
 use super::content::NeedsMap;
 use super::content::Piece;
+use crate::cache::CacheError;
 use crate::cache::owner_of;
 use crate::cache::place_of;
 use crate::cache::read_append;
 use crate::state::CachedBlock;
+use crate::state::Conn;
+use crate::state::DbError;
 use crate::state::FileId;
+
+/// The data files that hold the blocks of these cuts, new ones and those that were there.
+fn files_of<'a>(
+    c: &Conn<'_>,
+    cuts: impl Iterator<Item = &'a Cuts>,
+) -> Result<HashSet<FileId>, DbError> {
+    let mut out = HashSet::new();
+    for cut in cuts {
+        out.extend(cut.blocks.iter().map(|b| b.file));
+        for hash in &cut.present {
+            out.extend(c.cached(hash)?.map(|b| b.file));
+        }
+    }
+    Ok(out)
+}
 
 /// The file or slot that a block lies in.
 pub(super) fn owner(block: &CachedBlock) -> FileId {
@@ -134,6 +152,11 @@ impl Spool {
         piece: &Cut,
     ) -> Result<Option<CachedBlock>, SpoolError> {
         let hash = piece.entry.hash;
+        // Verified, not just listed: this may be about to become the only copy. A damaged one is
+        // forgotten on the way.
+        if self.verified_here(&hash)? {
+            return Ok(None);
+        }
         if whole {
             let (file, start) = place_of(layer);
             return Ok(Some(CachedBlock {
@@ -144,11 +167,6 @@ impl Spool {
                 unsent: true,
             }));
         }
-        // Verified, not just listed: this may be about to become the only copy. A damaged one is
-        // forgotten on the way.
-        if self.verified_here(&hash)? {
-            return Ok(None);
-        }
         let bytes = self.read_frozen(content, piece.offset, piece.entry.len as usize)?;
         if BlockHash::of(&bytes) != hash {
             return Err(std::io::Error::other("a frozen layer changed while it was read").into());
@@ -157,7 +175,11 @@ impl Spool {
     }
 
     pub(super) fn verified_here(&self, hash: &BlockHash) -> Result<bool, SpoolError> {
-        Ok(self.cache.is_on_disk(hash)?)
+        match self.cache.is_on_disk(hash) {
+            // Damaged and not sent: what is at hand now takes its place.
+            Err(CacheError::Lost(_)) => Ok(self.cache.drop_lost(hash)?),
+            other => Ok(other?),
+        }
     }
 
     /// Moves the live layer to the frozen place, unless one is there already.
@@ -211,6 +233,20 @@ impl Spool {
         Ok(out)
     }
 
+    fn sync_files(&self, ids: HashSet<FileId>) -> Result<(), SpoolError> {
+        let files = self.cache.files();
+        for id in ids {
+            match files.open(id) {
+                Ok(file) => file.sync_data()?,
+                // Evicted meanwhile: then the cut is dropped.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e.into()),
+            }
+            files.sync_folder(id)?;
+        }
+        Ok(())
+    }
+
     /// Makes the cut blocks the content of their nodes, all in one transaction. A cut whose layer is
     /// not the frozen one any more, or whose blocks were evicted meanwhile, is dropped: the layer
     /// stands as it was and is cut again.
@@ -218,16 +254,19 @@ impl Spool {
         if cuts.is_empty() {
             return Ok(());
         }
-        let files = self.cache.files();
-        let durable = cuts.iter().any(|c| c.content.synced.load(Ordering::Acquire));
+        let mut durable = cuts.iter().any(|c| c.content.synced.load(Ordering::Acquire));
         if durable {
-            let written = cuts.iter().flat_map(|c| &c.blocks).map(|b| b.file);
-            for file in written.collect::<HashSet<_>>() {
-                files.open(file)?.sync_data()?;
-                files.sync_folder(file)?;
-            }
+            let written = self.db.peek(|c| files_of(c, cuts.iter()))?;
+            self.sync_files(written)?;
         }
         let taken = self.db.write(|c| {
+            // Asked again where nobody can flush before this is committed: an fsync that began
+            // meanwhile has made the layers durable and will not look at them again.
+            let late = |cut: &&Cuts| cut.content.synced.load(Ordering::Acquire);
+            if !durable && cuts.iter().any(|cut| late(&cut)) {
+                durable = true;
+                self.sync_files(files_of(c, cuts.iter().filter(late))?)?;
+            }
             let mut taken = Vec::new();
             for cut in &cuts {
                 let node = c.node(cut.content.nid)?;

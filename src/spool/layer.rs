@@ -64,6 +64,7 @@ impl Layer {
         let Some(below) = below else {
             let data = files.open_slice(id)?;
             let size = data.stored_len()?;
+            data.reach(size)?;
             return Ok(Self { id, data, size, over: None });
         };
         let data = files.open_slice(id)?;

@@ -1,17 +1,26 @@
 //! Writing to a content: into its live layer, which starts at the first write.
 
+use std::collections::HashSet;
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::CAPABILITY_XATTR;
+use drivefs_core::id::BlockHash;
+use drivefs_core::manifest::Root;
+use drivefs_core::manifest::decode_segment;
+
 use super::Content;
 use super::Spool;
 use super::SpoolError;
 use super::content::Parts;
 use super::content::Piece;
 use super::layer::Layer;
+use crate::cache::DataFiles;
 use crate::cache::SLOT_BYTES;
+use crate::cache::is_slot;
 use crate::cache::read_append;
 use crate::journal::now;
+use crate::state::FileId;
 use crate::state::Node;
 
 impl Spool {
@@ -88,8 +97,10 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         let files = self.cache.files();
         let below = if truncated_to == Some(0) { 0 } else { parts.size };
-        // Small content is copied, so that it has no need of a file and a log of its own.
-        let copied = match end.max(below) <= SLOT_BYTES {
+        // Small content is copied, so that it has no need of a file and a log of its own. Not what
+        // is to survive power loss: a copy that has not come to the disk would hide it.
+        let is_small = end.max(below) <= SLOT_BYTES;
+        let copied = match is_small && !(below > 0 && content.synced.load(Ordering::Acquire)) {
             true => self.read_small(parts, below)?,
             false => None,
         };
@@ -98,15 +109,11 @@ impl Spool {
         let layer = match &copied {
             Some(bytes) => {
                 let id = files.allocate_slot(&self.db)?;
-                let mut layer = Layer::create(files, id, None)?;
-                if !bytes.is_empty() {
-                    layer.write_at(0, bytes)?;
-                }
-                layer
+                kept_or_removed(files, id, filled(files, id, bytes))?
             }
             None => {
                 let id = files.allocate(&self.db)?;
-                Layer::create(files, id, over.then_some(below))?
+                kept_or_removed(files, id, Layer::create(files, id, over.then_some(below)))?
             }
         };
         let id = layer.id;
@@ -166,8 +173,13 @@ impl Spool {
         let mut bytes = vec![0; small.size as usize];
         small.data.read_or_zeros(&mut bytes, 0)?;
         let id = files.allocate(&self.db)?;
-        let mut layer = Layer::create(files, id, None)?;
-        layer.write_at(0, &bytes)?;
+        let layer = kept_or_removed(files, id, filled(files, id, &bytes))?;
+        // The slot may be on the disk already: what takes its place must be too, and before it.
+        let durable = content.synced.load(Ordering::Acquire);
+        if durable {
+            layer.data.file.sync_data()?;
+            files.sync_folder(id)?;
+        }
         let noted = self.db.change(|c| {
             if c.node(content.nid)?.is_none() {
                 return Err(SpoolError::Gone);
@@ -179,6 +191,7 @@ impl Spool {
             return Err(e);
         }
         let slot = parts.live.replace(layer).expect("it was there above").id;
+        // Its bytes go when the change is durable (`reclaim`).
         Ok(files.remove(slot)?)
     }
 
@@ -203,10 +216,11 @@ impl Spool {
 
     /// Makes all that was written to this content durable against power loss.
     pub fn sync(&self, content: &Content) -> Result<(), SpoolError> {
+        // From here on whoever turns layers into blocks makes those durable first (`absorb`).
         content.synced.store(true, Ordering::Release);
         self.save_size(content)?;
         let files = self.cache.files();
-        let (mut open, mut folders, map) = {
+        let (open, folders) = {
             let parts = content.parts();
             let layers = [&parts.live, &parts.frozen].into_iter().flatten();
             let (mut open, mut folders) = (Vec::new(), Vec::new());
@@ -214,16 +228,8 @@ impl Spool {
                 open.extend(layer.files());
                 folders.push(layer.id);
             }
-            (open, folders, parts.base.map.clone())
+            (open, folders)
         };
-        // Blocks that became cache and wait to be sent are this file's only copy as well.
-        for entry in map.iter().flat_map(|m| &m.entries) {
-            let row = self.db.peek(|c| c.cached(&entry.hash))?;
-            if let Some(row) = row.filter(|r| r.unsent && folders.last() != Some(&r.file)) {
-                open.push(files.open(row.file)?);
-                folders.push(row.file);
-            }
-        }
         for file in open {
             file.sync_data()?;
         }
@@ -231,7 +237,38 @@ impl Spool {
             files.sync_folder(folder)?;
         }
         self.db.flush()?;
+        // Blocks that became cache and wait to be sent are this file's only copy as well. Those
+        // of the row as it is now: what was made of layers before `synced` stood is in it.
+        let row = self.db.peek(|c| c.node(content.nid))?;
+        let mut synced = HashSet::new();
+        for hash in self.hashes_here(row.and_then(|n| n.content))? {
+            let block = self.db.peek(|c| c.cached(&hash))?;
+            if let Some(block) = block.filter(|b| b.unsent && !synced.contains(&b.file)) {
+                files.open(block.file)?.sync_data()?;
+                files.sync_folder(block.file)?;
+                synced.insert(block.file);
+            }
+        }
         Ok(())
+    }
+
+    /// The blocks of a manifest and of its segments, as far as the segments are here: what is not
+    /// came from the server.
+    fn hashes_here(&self, content: Option<Vec<u8>>) -> Result<Vec<BlockHash>, SpoolError> {
+        let Some(content) = content else { return Ok(Vec::new()) };
+        let mut out = Vec::new();
+        match Root::decode(&content)? {
+            Root::Inline(entries) => out.extend(entries.iter().map(|e| e.hash)),
+            Root::Segmented(segments) => {
+                for listed in &segments {
+                    out.push(listed.hash);
+                    if let Some(bytes) = self.cache.get_local(&listed.hash)? {
+                        out.extend(decode_segment(&bytes, listed)?.iter().map(|e| e.hash));
+                    }
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Drops a deleted node's layers.
@@ -243,8 +280,12 @@ impl Spool {
         Ok(())
     }
 
-    /// Repairs sizes after the death of an earlier process: the layers know better than the rows.
+    /// Repairs what an earlier process left: sizes, because the layers know better than the rows,
+    /// and rows that name a slot which power loss kept from the disk.
     pub fn recover(&self) -> Result<Vec<Node>, SpoolError> {
+        for node in self.db.read(|c| c.nodes_to_recover())? {
+            self.drop_blank_layers(&node)?;
+        }
         let nodes = self.db.read(|c| c.nodes_to_recover())?;
         for node in nodes.iter().filter(|n| n.links > 0) {
             let content = self.content(node.nid)?;
@@ -252,4 +293,56 @@ impl Spool {
         }
         Ok(nodes)
     }
+
+    /// A slot without a header over older content is a copy of it that never came to the disk: the
+    /// older content shows again. (Without older content it is an empty file.)
+    fn drop_blank_layers(&self, node: &Node) -> Result<(), SpoolError> {
+        let files = self.cache.files();
+        let is_blank = |layer: Option<(FileId, bool)>| match layer {
+            Some((id, false)) if is_slot(id) => Ok(files.open_slice(id)?.is_blank()?),
+            _ => Ok::<_, SpoolError>(false),
+        };
+        let base = match &node.content {
+            Some(bytes) => Root::decode(bytes)?.size() > 0,
+            None => false,
+        };
+        let frozen_goes = base && is_blank(node.frozen)?;
+        let something_below = base || (node.frozen.is_some() && !frozen_goes);
+        let live_goes = something_below && is_blank(node.live)?;
+        if !frozen_goes && !live_goes {
+            return Ok(());
+        }
+        tracing::warn!(nid = node.nid, "what was last written did not reach the disk");
+        let mut kept = node.clone();
+        kept.frozen = kept.frozen.filter(|_| !frozen_goes);
+        kept.live = kept.live.filter(|_| !live_goes);
+        if kept.live.is_none() && kept.frozen.is_none() {
+            kept.size = match &node.content {
+                Some(bytes) => Root::decode(bytes)?.size(),
+                None => 0,
+            };
+        }
+        Ok(self.db.change(|c| c.update_node(&kept))?)
+    }
+}
+
+/// A layer in a place of its own that holds these bytes.
+fn filled(files: &DataFiles, id: FileId, bytes: &[u8]) -> io::Result<Layer> {
+    let mut layer = Layer::create(files, id, None)?;
+    if !bytes.is_empty() {
+        layer.write_at(0, bytes)?;
+    }
+    Ok(layer)
+}
+
+/// A layer that could not be made leaves no file.
+fn kept_or_removed(
+    files: &DataFiles,
+    id: FileId,
+    made: io::Result<Layer>,
+) -> Result<Layer, SpoolError> {
+    if made.is_err() {
+        files.remove(id)?;
+    }
+    Ok(made?)
 }

@@ -131,6 +131,23 @@ impl Conn<'_> {
         Ok(s.exists([first as i64, last as i64])?)
     }
 
+    /// Where cached blocks begin in a data file.
+    pub fn places_cached(&self, file: FileId) -> Result<Vec<u64>, DbError> {
+        let mut s = self.sql.prepare_cached("SELECT offset FROM cached WHERE file=?1")?;
+        let rows = s.query_map([file as i64], |r| r.get::<_, i64>(0))?;
+        Ok(rows.map(|r| r.map(|v| v as u64)).collect::<Result<_, _>>()?)
+    }
+
+    /// Data files and slots from `first` to `last` that are layers.
+    pub fn layers_in(&self, first: FileId, last: FileId) -> Result<Vec<FileId>, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT live FROM node WHERE live BETWEEN ?1 AND ?2 \
+             UNION SELECT frozen FROM node WHERE frozen BETWEEN ?1 AND ?2",
+        )?;
+        let rows = s.query_map([first as i64, last as i64], |r| r.get::<_, i64>(0))?;
+        Ok(rows.map(|r| r.map(|v| v as u64)).collect::<Result<_, _>>()?)
+    }
+
     /// Whether a cached block begins at a place.
     pub fn is_place_cached(&self, file: FileId, offset: u64) -> Result<bool, DbError> {
         let mut s =

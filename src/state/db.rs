@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
@@ -30,6 +31,7 @@ use rusqlite::ToSql;
 use rusqlite::config::DbConfig;
 
 use super::FileId;
+use super::redo;
 use super::redo::RedoLog;
 use super::redo::push_statement;
 
@@ -64,6 +66,8 @@ pub enum DbError {
     Newer(i64),
     #[error("no space left for the state database")]
     Full,
+    #[error("the state database is in use by another process")]
+    InUse,
     #[error("state database: {0}")]
     Other(String),
 }
@@ -85,6 +89,7 @@ impl From<std::io::Error> for DbError {
     fn from(e: std::io::Error) -> Self {
         match e.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            std::io::ErrorKind::WouldBlock => Self::InUse,
             _ => Self::Other(format!("redo log: {e}")),
         }
     }
@@ -116,8 +121,9 @@ pub struct Db {
     next_reader: AtomicUsize,
     wal: File,
     checkpointer: Mutex<Option<Connection>>,
-    /// Tells the thread that settles batches that one began.
-    began: mpsc::Sender<()>,
+    /// Tells the thread that settles batches that one began; gone when the database closes.
+    began: Option<mpsc::Sender<()>>,
+    settler: Option<thread::JoinHandle<()>>,
 }
 
 /// What the settling thread shares.
@@ -138,11 +144,15 @@ struct Writer {
     open: bool,
     /// The log could not be started over.
     stale_log: bool,
+    /// Somebody is in the middle of a transaction. Seen by the next one only after a panic: what
+    /// that one did must not be committed.
+    torn: bool,
 }
 
 impl Writer {
     /// Begins the batch, unless it has begun.
     fn begin(&mut self) -> Result<(), DbError> {
+        self.mend()?;
         if self.open {
             return Ok(());
         }
@@ -161,10 +171,7 @@ impl Writer {
     /// Goes back to the last commit and runs the log again: a change that failed half-way, or a
     /// commit that failed, leaves exactly the changes that were acknowledged.
     fn rebuild(&mut self) -> Result<(), DbError> {
-        if !self.conn.is_autocommit() {
-            run(&self.conn, "ROLLBACK")?;
-        }
-        self.open = false;
+        self.roll_back()?;
         run(&self.conn, "BEGIN IMMEDIATE")?;
         if let Err(e) = self.log.replay(&self.conn) {
             let _ = run(&self.conn, "ROLLBACK");
@@ -174,8 +181,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Goes back to the last commit. Until that has worked nothing else may use the connection.
+    fn roll_back(&mut self) -> Result<(), DbError> {
+        self.torn = true;
+        self.open = false;
+        if !self.conn.is_autocommit() {
+            run(&self.conn, "ROLLBACK")?;
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Takes back what a transaction did that ended in a panic.
+    fn mend(&mut self) -> Result<(), DbError> {
+        if self.torn { self.roll_back() } else { Ok(()) }
+    }
+
     /// Makes sure that this connection shows every acknowledged change.
     fn catch_up(&mut self) -> Result<(), DbError> {
+        self.mend()?;
         if !self.open && !self.stale_log && self.log.bytes() > 0 { self.rebuild() } else { Ok(()) }
     }
 
@@ -221,6 +245,8 @@ impl Core {
 impl Db {
     /// Opens the database at `path`, or creates it. Reports damage instead of working on it.
     pub fn open(path: &Path) -> Result<Self, DbError> {
+        // Before anything is read: another process may be about to change it.
+        let locked = redo::lock(&redo_path(path))?;
         let size = std::fs::metadata(path).map_or(0, |m| m.len());
         let conn = Connection::open(path)?;
         configure(&conn, WRITER_CACHE)?;
@@ -231,6 +257,10 @@ impl Db {
                 conn.execute_batch(&format!(
                     "BEGIN IMMEDIATE; {sql} PRAGMA user_version=1; COMMIT;"
                 ))?;
+                // The names of database and logs, for what `flush` promises.
+                if let Some(folder) = path.parent() {
+                    File::open(folder)?.sync_all()?;
+                }
             }
             1..=SCHEMA_VERSION if size <= CHECK_AT_OPEN_BYTES => check(&conn)?,
             1..=SCHEMA_VERSION => {}
@@ -240,8 +270,9 @@ impl Db {
             .meta(GENERATION_KEY)?
             .and_then(|v| v.try_into().ok())
             .map_or(0, u64::from_le_bytes);
-        let log = RedoLog::open(&path.with_extension("redo"), generation)?;
-        let mut writer = Writer { conn, log, generation, open: false, stale_log: false };
+        let log = RedoLog::open(locked, generation)?;
+        let mut writer =
+            Writer { conn, log, generation, open: false, stale_log: false, torn: false };
         // What an earlier process acknowledged and did not commit.
         writer.settle()?;
         // After the log, whose statements are those of the old schema.
@@ -265,7 +296,9 @@ impl Db {
         });
         let (began, batches) = mpsc::channel();
         let settling = core.clone();
-        thread::Builder::new().name("settle".into()).spawn(move || settle(&settling, &batches))?;
+        let settler = thread::Builder::new()
+            .name("settle".into())
+            .spawn(move || settle(&settling, &batches))?;
         Ok(Self {
             core,
             path: path.to_owned(),
@@ -273,7 +306,8 @@ impl Db {
             next_reader: AtomicUsize::new(0),
             wal,
             checkpointer: Mutex::new(None),
-            began,
+            began: Some(began),
+            settler: Some(settler),
         })
     }
 
@@ -287,23 +321,27 @@ impl Db {
         let mut writer = self.core.writer();
         writer.begin()?;
         let redo = RefCell::new(Vec::new());
+        writer.torn = true;
         let result = f(&Conn { sql: &writer.conn, redo: Some(&redo) });
+        writer.torn = false;
         let body = redo.into_inner();
         match result {
             Ok(value) => {
                 if body.is_empty() {
                     return Ok(value);
                 }
+                let before = writer.log.bytes();
                 if let Err(e) = writer.log.append(&body) {
                     writer.rebuild()?;
                     return Err(DbError::from(e).into());
                 }
                 if !self.core.ahead.swap(true, Ordering::AcqRel) {
                     // The thread is there as long as this is.
-                    let _ = self.began.send(());
+                    let _ = self.began.as_ref().map(|began| began.send(()));
                 }
-                if writer.log.bytes() > BATCH_BYTES {
-                    // The change itself is safe: if this fails it is tried again.
+                if writer.log.bytes() / BATCH_BYTES > before / BATCH_BYTES {
+                    // The change itself is safe: if this fails it is tried again, not with every
+                    // change, because each failure runs the log again.
                     if let Err(error) = self.core.settle(&mut writer) {
                         tracing::warn!(%error, "a batch could not be committed");
                     }
@@ -328,7 +366,10 @@ impl Db {
         let mut writer = self.core.writer();
         self.core.settle(&mut writer)?;
         run(&writer.conn, "BEGIN IMMEDIATE")?;
-        match f(&Conn { sql: &writer.conn, redo: None }) {
+        writer.torn = true;
+        let result = f(&Conn { sql: &writer.conn, redo: None });
+        writer.torn = false;
+        match result {
             Ok(value) => match run(&writer.conn, "COMMIT") {
                 Ok(()) => {
                     self.core.unsettled.fetch_add(1, Ordering::Relaxed);
@@ -336,14 +377,12 @@ impl Db {
                 }
                 Err(e) => {
                     // A failed COMMIT may leave the transaction open; nothing of it may stay.
-                    let _ = run(&writer.conn, "ROLLBACK");
+                    writer.roll_back()?;
                     Err(e.into())
                 }
             },
             Err(e) => {
-                if !writer.conn.is_autocommit() {
-                    run(&writer.conn, "ROLLBACK")?;
-                }
+                writer.roll_back()?;
                 Err(e)
             }
         }
@@ -412,6 +451,17 @@ impl Db {
         Ok(())
     }
 
+    /// What another process that has the database open committed last: for telling people. Changes
+    /// of the last moment are not in it.
+    pub fn peek_committed<T>(
+        path: &Path,
+        f: impl FnOnce(&Conn<'_>) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        conn.busy_timeout(Duration::from_secs(1))?;
+        f(&Conn { sql: &conn, redo: None })
+    }
+
     /// Opens a damaged database for reading what can still be read.
     pub fn open_damaged(path: &Path) -> Result<Damaged, DbError> {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -431,6 +481,13 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
+        // The thread ends with its channel; it holds the log, whose lock the next one waits for.
+        drop(self.began.take());
+        if let Some(settler) = self.settler.take()
+            && settler.join().is_err()
+        {
+            tracing::error!("the thread that commits batches panicked");
+        }
         if let Err(error) = self.core.settle(&mut self.core.writer()) {
             tracing::warn!(%error, "the last changes stay in the redo log");
         }
@@ -442,8 +499,16 @@ fn settle(core: &Core, batches: &mpsc::Receiver<()>) {
     while batches.recv().is_ok() {
         let mut wait = BATCH_TIME;
         loop {
-            // Not for something to happen: the longer a batch, the cheaper each of its changes.
-            thread::sleep(wait);
+            // The longer a batch, the cheaper each of its changes. A reader may have settled this
+            // one early: then what the channel tells meanwhile is the next one.
+            let until = Instant::now() + wait;
+            loop {
+                match batches.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(()) => {}
+                    Err(mpsc::RecvTimeoutError::Timeout) => break,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                }
+            }
             match core.settle(&mut core.writer()) {
                 Ok(()) => break,
                 Err(error) => {
@@ -499,8 +564,13 @@ impl Damaged {
     }
 }
 
-/// A panic while a connection was held leaves it usable: its transaction is rolled back by the
-/// next `BEGIN` failing loudly, never silently.
+/// Where the changes lie that the database at `path` does not have yet.
+pub fn redo_path(path: &Path) -> PathBuf {
+    path.with_extension("redo")
+}
+
+/// A panic while a reader was held leaves it usable: its next `BEGIN` fails loudly. The writer's is
+/// mended (`Writer::torn`).
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,7 @@ pub use cached::CachedBlock;
 pub use db::Conn;
 pub use db::Db;
 pub use db::DbError;
+pub use db::redo_path;
 pub use intents::BaseDirent;
 pub use intents::BaseNode;
 pub use intents::Occupant;

@@ -19,6 +19,8 @@ use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::types::Value;
 use rusqlite::types::ValueRef;
+use rustix::fs::FlockOperation;
+use rustix::fs::flock;
 
 use super::DbError;
 
@@ -35,12 +37,18 @@ pub(super) struct RedoLog {
     len: u64,
 }
 
+/// Opens the file of the log, or creates it, for this process alone: two that append to one log
+/// would write over each other. `WouldBlock` when another has it.
+pub(super) fn lock(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
 impl RedoLog {
-    /// Opens the log, or creates it, and makes it the one of `generation`: what it holds of that
-    /// generation stays, all else is dropped.
-    pub fn open(path: &Path, generation: u64) -> io::Result<Self> {
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    /// Makes a locked log the one of `generation`: what it holds of that generation stays, all
+    /// else is dropped.
+    pub fn open(file: File, generation: u64) -> io::Result<Self> {
         let mut header = [0; HEADER_BYTES as usize];
         let whole = file.read_exact_at(&mut header, 0).is_ok();
         let mut log = Self { file, generation, len: HEADER_BYTES };
@@ -192,8 +200,14 @@ fn run_statement(conn: &Connection, rest: &mut &[u8]) -> Result<(), DbError> {
             _ => return Err(garbled()),
         });
     }
-    conn.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(params))?;
-    Ok(())
+    match conn.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(params)) {
+        Ok(_) => Ok(()),
+        // It worked once, over just this state of the database.
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Err(DbError::Damaged(format!("the redo log does not fit: {e}")))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn take<'a>(rest: &mut &'a [u8], n: usize) -> Result<&'a [u8], DbError> {

@@ -64,8 +64,8 @@ async fn pull_pages(
         rows += page.nodes.len();
         let more = page.more;
         left = left.saturating_sub(usize::from(more));
-        let tree = tree.clone();
-        let applied = tokio::task::spawn_blocking(move || tree.apply(ns, ns == root, &page))
+        let at_tree = tree.clone();
+        let applied = tokio::task::spawn_blocking(move || at_tree.apply(ns, ns == root, &page))
             .await
             .expect("applying does not panic")?;
         for new in applied.new_namespaces {
@@ -76,6 +76,11 @@ async fn pull_pages(
         }
         if !more && queue.get(at) == Some(&ns) {
             at += 1;
+        }
+        if at == queue.len() {
+            // A listing on demand may have brought one meanwhile.
+            let known = known_namespaces(tree)?;
+            queue.extend(known.into_iter().filter(|ns| !queue.contains(ns)).collect::<Vec<_>>());
         }
     }
     Ok((false, rows))

@@ -110,7 +110,9 @@ impl Engine {
             .iter()
             .filter(|n| n.local.kind == NodeKind::Dir && n.base.since >= forced)
             .filter_map(|n| {
-                let quiet = Duration::from_nanos(now.saturating_sub(n.local.ctime).max(0) as u64);
+                // A time to come says nothing: the clock was set back, or a program set it.
+                let quiet = u64::try_from(now.saturating_sub(n.local.ctime)).ok()?;
+                let quiet = Duration::from_nanos(quiet);
                 QUIET_FOLDER.checked_sub(quiet).map(|wait| (n.base.id, wait))
             })
             .collect();

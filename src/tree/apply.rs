@@ -62,11 +62,16 @@ impl Tree {
     ) -> Result<Applied, TreeError> {
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
-            let space = self.enter(c, ns, is_root, page)?;
+            let space = self.enter(c, ns, is_root, page, &mut applied)?;
             for row in &page.nodes {
-                self.apply_node(c, ns, row, &mut applied)?;
+                let here = if self.is_filling() { c.node_by_id(&row.node)? } else { None };
+                // What is newer here a later page tells as it is.
+                if here.is_none_or(|n| !self.filling.is_old_node(ns, row, n.version)) {
+                    self.apply_node(c, ns, row, &mut applied)?;
+                }
             }
-            let mut dirents: Vec<&DirentRow> = page.dirents.iter().collect();
+            let is_news = |row: &&DirentRow| !self.filling.is_old_place(ns, row);
+            let mut dirents: Vec<&DirentRow> = page.dirents.iter().filter(is_news).collect();
             // Within one commit removals come first: a moved folder has one place at a time.
             dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
             let deleted: HashSet<NodeId> =
@@ -103,6 +108,15 @@ impl Tree {
         Ok(applied)
     }
 
+    /// Applies the first page of a namespace that is not the root's, unless somebody else has. (If
+    /// two do, the later one sets the cursor back, and what follows is pulled again.)
+    pub fn apply_first(&self, ns: NamespaceId, page: &ChangesReply) -> Result<(), TreeError> {
+        if self.cursor(ns)?.is_none() {
+            self.apply(ns, false, page)?;
+        }
+        Ok(())
+    }
+
     /// What follows the transaction of remote changes.
     pub(super) fn after_apply(&self, applied: &mut Applied) -> Result<(), TreeError> {
         for (nid, places) in std::mem::take(&mut applied.superseded) {
@@ -132,6 +146,7 @@ impl Tree {
         ns: NamespaceId,
         is_root: bool,
         page: &ChangesReply,
+        applied: &mut Applied,
     ) -> Result<NamespaceRow, TreeError> {
         if let Some(space) = c.namespace(ns)? {
             return Ok(space);
@@ -145,6 +160,12 @@ impl Tree {
         let space = NamespaceRow { ns, root: nid, cursor: 0, role: page.role };
         c.put_namespace(&space)?;
         self.begin_fill(c, ns)?;
+        // Until now the mount node stood for it, under another number.
+        if let Some(mount) = c.mount_of(ns)? {
+            for (parent, name) in c.places(mount)? {
+                applied.invalid.push(Invalidation::Entry { parent, name });
+            }
+        }
         Ok(space)
     }
 

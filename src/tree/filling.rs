@@ -13,8 +13,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
+use drivefs_core::id::VersionNo;
+use drivefs_core::name::Name;
+use drivefs_core::wire::Change;
+use drivefs_core::wire::DirentRow;
 use drivefs_core::wire::ListReply;
+use drivefs_core::wire::NodeRow;
 
+use super::SentOp;
 use super::Tree;
 use super::TreeError;
 use super::apply::Applied;
@@ -23,12 +31,23 @@ use crate::state::DbError;
 use crate::state::Nid;
 use crate::state::Node;
 
-/// Namespaces that are filling, each with the folders that are complete all the same.
+/// Namespaces that are filling.
 #[derive(Default)]
 pub(super) struct Filling {
     /// False once nothing is filling any more: the common case asks no lock.
     any: AtomicBool,
-    namespaces: Mutex<HashMap<NamespaceId, HashSet<Nid>>>,
+    namespaces: Mutex<HashMap<NamespaceId, Space>>,
+}
+
+/// What is known about a namespace that is filling.
+#[derive(Default)]
+struct Space {
+    /// Folders that are complete all the same.
+    complete: HashSet<Nid>,
+    /// Nodes and places of which something newer than the cursor is known, with its seq: a page or
+    /// a listing that was on its way meanwhile may show them as they were before.
+    nodes: HashMap<NodeId, Seq>,
+    places: HashMap<(NodeId, Name), Seq>,
 }
 
 impl Filling {
@@ -43,7 +62,7 @@ impl Filling {
     }
 
     pub fn begin(&self, ns: NamespaceId) {
-        self.lock().insert(ns, HashSet::new());
+        self.lock().insert(ns, Space::default());
         self.any.store(true, Ordering::Release);
     }
 
@@ -53,20 +72,62 @@ impl Filling {
         self.any.store(!namespaces.is_empty(), Ordering::Release);
     }
 
+    pub fn is_filling(&self, ns: NamespaceId) -> bool {
+        self.any.load(Ordering::Acquire) && self.lock().contains_key(&ns)
+    }
+
     pub fn note_complete(&self, ns: NamespaceId, folder: Nid) {
         if self.any.load(Ordering::Acquire)
-            && let Some(folders) = self.lock().get_mut(&ns)
+            && let Some(space) = self.lock().get_mut(&ns)
         {
-            folders.insert(folder);
+            space.complete.insert(folder);
         }
     }
 
     pub fn is_complete(&self, ns: NamespaceId, folder: Nid) -> bool {
         !self.any.load(Ordering::Acquire)
-            || self.lock().get(&ns).is_none_or(|folders| folders.contains(&folder))
+            || self.lock().get(&ns).is_none_or(|space| space.complete.contains(&folder))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NamespaceId, HashSet<Nid>>> {
+    /// Notes what is known of nodes and places as of a seq.
+    pub fn note_known(
+        &self,
+        ns: NamespaceId,
+        nodes: impl Iterator<Item = (NodeId, Seq)>,
+        places: impl Iterator<Item = ((NodeId, Name), Seq)>,
+    ) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let mut namespaces = self.lock();
+        let Some(space) = namespaces.get_mut(&ns) else { return };
+        for (node, seq) in nodes {
+            let known = space.nodes.entry(node).or_default();
+            *known = seq.max(*known);
+        }
+        for (place, seq) in places {
+            let known = space.places.entry(place).or_default();
+            *known = seq.max(*known);
+        }
+    }
+
+    /// True when something newer than this row is here of the node, whose version here is `have`.
+    pub fn is_old_node(&self, ns: NamespaceId, row: &NodeRow, have: VersionNo) -> bool {
+        self.any.load(Ordering::Acquire)
+            && row.version <= have
+            && (self.lock().get(&ns))
+                .is_some_and(|space| space.nodes.get(&row.node).is_some_and(|&s| row.seq < s))
+    }
+
+    /// The same of a place.
+    pub fn is_old_place(&self, ns: NamespaceId, row: &DirentRow) -> bool {
+        let place = || (row.parent, row.name.clone());
+        self.any.load(Ordering::Acquire)
+            && (self.lock().get(&ns))
+                .is_some_and(|space| space.places.get(&place()).is_some_and(|&s| row.seq < s))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NamespaceId, Space>> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,27 +144,85 @@ impl Tree {
     }
 
     /// True when a folder shows all that it has.
-    pub fn is_complete(&self, folder: &Node) -> bool {
-        self.filling.is_complete(folder.ns, folder.nid)
+    pub fn is_complete(&self, folder: &Node) -> Result<bool, TreeError> {
+        if self.filling.is_complete(folder.ns, folder.nid) {
+            return Ok(true);
+        }
+        // Made here, maybe by an earlier process, and not on the server yet: all it has is here.
+        let base = self.db.peek(|c| c.base_node(&folder.id))?;
+        Ok(base.is_some_and(|b| b.agreed.is_none()))
     }
 
-    /// Takes in one page of a folder's listing.
+    /// The server knows no such folder (any more): there is nothing to list.
+    pub fn nothing_to_list(&self, folder: &Node) {
+        self.filling.note_complete(folder.ns, folder.nid);
+    }
+
+    /// Takes in one page of a folder's listing. Of what pages have brought already only they tell:
+    /// it may be gone since.
     pub fn apply_list(&self, folder: &Node, page: &ListReply) -> Result<(), TreeError> {
+        let ns = folder.ns;
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
+            let Some(cursor) = c.namespace(ns)?.map(|s| s.cursor) else { return Ok(applied) };
+            let news = |row: &&DirentRow| row.seq > cursor && !self.filling.is_old_place(ns, row);
+            let dirents: Vec<&DirentRow> = page.dirents.iter().filter(news).collect();
+            let children: HashSet<NodeId> = dirents.iter().filter_map(|d| d.child).collect();
             for row in &page.nodes {
-                self.apply_node(c, folder.ns, row, &mut applied)?;
+                let takes = match c.node_by_id(&row.node)? {
+                    Some(here) => {
+                        row.seq > cursor && !self.filling.is_old_node(ns, row, here.version)
+                    }
+                    None => children.contains(&row.node),
+                };
+                if takes {
+                    self.apply_node(c, ns, row, &mut applied)?;
+                }
             }
-            for row in &page.dirents {
-                self.apply_dirent(c, folder.ns, row, &HashSet::new(), &mut applied)?;
+            for row in dirents {
+                self.apply_dirent(c, ns, row, &HashSet::new(), &mut applied)?;
             }
             Ok::<_, TreeError>(applied)
         })?;
+        self.filling.note_known(
+            ns,
+            page.nodes.iter().map(|row| (row.node, row.seq)),
+            page.dirents.iter().map(|row| ((row.parent, row.name.clone()), row.seq)),
+        );
         self.after_apply(&mut applied)?;
         if !page.more {
             self.filling.note_complete(folder.ns, folder.nid);
         }
         Ok(())
+    }
+
+    /// Notes, during a fill, what a commit has put on the server: a listing or a page that was read
+    /// before it shows less.
+    pub(super) fn note_committed(&self, ns: NamespaceId, ops: &[SentOp], seq: Seq) {
+        if !self.filling.is_filling(ns) {
+            return;
+        }
+        let mut nodes = Vec::new();
+        let mut places = Vec::new();
+        for op in ops {
+            if let Change::Put { node, .. } = &op.change {
+                nodes.push((*node, seq));
+            }
+            let touched = match &op.change {
+                Change::Put { create, .. } => [create.as_ref(), None],
+                Change::Mkdir { place, .. }
+                | Change::Symlink { place, .. }
+                | Change::Mknod { place, .. }
+                | Change::Link { place, .. }
+                | Change::Unlink { place, .. }
+                | Change::Rmdir { place, .. } => [Some(place), None],
+                Change::Move { from, to, .. } => [Some(from), Some(to)],
+                Change::Setattr { .. } | Change::Setxattr { .. } => [None, None],
+            };
+            let touched = touched.into_iter().flatten();
+            places.extend(touched.map(|place| ((place.parent, place.name.clone()), seq)));
+        }
+        self.filling.note_known(ns, nodes.into_iter(), places.into_iter());
     }
 
     /// Notes, with the first page of a namespace, that it is filling.

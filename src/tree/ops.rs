@@ -59,6 +59,7 @@ impl Tree {
     /// Makes a node under a free name.
     pub fn make(&self, parent: Nid, name: &[u8], new: NewNode) -> Result<Node, TreeError> {
         let name = Name::new(name)?;
+        self.spool.cache().files().reserve(&self.db)?;
         let node = self.db.change(|c| self.make_in(c, parent, &name, new))?;
         self.journal.wake();
         Ok(node)
@@ -72,6 +73,7 @@ impl Tree {
         new: NewNode,
     ) -> Result<(Node, Arc<Content>), TreeError> {
         let name = Name::new(name)?;
+        self.spool.cache().files().reserve(&self.db)?;
         let made = self.db.change(|c| {
             let node = self.make_in(c, parent, &name, new)?;
             let content = self.spool.fresh(&node)?;

@@ -175,6 +175,10 @@ impl Tree {
         if node.links > 1 && !node.kind.is_folder() {
             return Err(TreeError::CrossDevice);
         }
+        // What is below and not here yet would stay behind: whoever moves has to copy.
+        if node.kind.is_folder() && self.filling.is_filling(node.ns) {
+            return Err(TreeError::CrossDevice);
+        }
         let moved = self.reidentify(c, node, ends.to.ns)?;
         self.replace(c, ends, node, &moved, target)
     }

@@ -52,6 +52,8 @@ impl Tree {
     /// Takes the server's word on ops that are done under `seq`; one transaction. When nothing
     /// else was committed before them, they need not be pulled: the cursor moves past them.
     pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], seq: Seq) -> Result<(), TreeError> {
+        // Before the intents go: from then on nothing else holds back what is older.
+        self.note_committed(ns, ops, seq);
         self.db.write(|c| {
             if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == seq) {
                 c.put_namespace(&NamespaceRow { cursor: seq, ..space })?;

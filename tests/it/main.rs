@@ -3,7 +3,9 @@
 //! More real mounts are in `tests/shell`.
 
 mod cache;
+mod filling;
 mod model;
+mod power;
 mod random;
 mod stories;
 mod story;

@@ -20,10 +20,12 @@ use drivefs::journal::Journal;
 use drivefs::remote::Remote;
 use drivefs::spool::Spool;
 use drivefs::state::Db;
+use drivefs::state::DbError;
 use drivefs::state::ROOT;
 use drivefs::sync::Engine;
 use drivefs::sync::EngineHandle;
 use drivefs::sync::pull_all;
+use drivefs::sync::pull_some;
 use drivefs::tree::NewNode;
 use drivefs::tree::RenameMode;
 use drivefs::tree::Tree;
@@ -54,9 +56,12 @@ pub struct Device<'w> {
     token: String,
     root: NamespaceId,
     running: Option<Running>,
+    /// It takes one page of the server's list and then waits, until it goes online.
+    held: bool,
 }
 
 struct Running {
+    remote: Remote,
     fs: Arc<DriveFs>,
     engine: EngineHandle,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -94,6 +99,15 @@ impl World {
     }
 
     pub fn device(&self, name: &str) -> Device<'_> {
+        self.new_device(name, false)
+    }
+
+    /// A device that has the first page of the server's list and no engine yet.
+    pub fn filling_device(&self, name: &str) -> Device<'_> {
+        self.new_device(name, true)
+    }
+
+    fn new_device(&self, name: &str, held: bool) -> Device<'_> {
         let reply = self.runtime.block_on(async {
             let request = LoginRequest {
                 email: EMAIL.into(),
@@ -109,6 +123,7 @@ impl World {
             token: reply.token,
             root: reply.account.root,
             running: None,
+            held,
         };
         device.open();
         device
@@ -124,7 +139,7 @@ impl Drop for World {
 }
 
 impl Device<'_> {
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.world.folder.path().join(&self.name)
     }
 
@@ -133,7 +148,16 @@ impl Device<'_> {
         std::fs::create_dir_all(&home).expect("a home");
         let runtime = &self.world.runtime;
         let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
-        let db = Arc::new(Db::open(&home.join("state.db")).expect("a database"));
+        // Whoever dropped the last one may be about to close it.
+        let until = Instant::now() + WAIT;
+        let db = loop {
+            match Db::open(&home.join("state.db")) {
+                Err(DbError::InUse) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                opened => break Arc::new(opened.expect("a database")),
+            }
+        };
         let files = DataFiles::open_dir(&home.join("data")).expect("a data folder");
         let cache = BlockCache::open(db.clone(), files, Some(remote.clone()), 1 << 30);
         let cache = Arc::new(cache.expect("a cache"));
@@ -146,17 +170,32 @@ impl Device<'_> {
             tree.drop_orphan(node.nid).expect("drops");
         }
         if tree.cursor(self.root).expect("a cursor").is_none() {
-            runtime.block_on(pull_all(&remote, &tree, self.root, |_| {})).expect("the first fill");
+            let fill = async {
+                if self.held {
+                    return pull_some(&remote, &tree, self.root, 1).await.map(drop);
+                }
+                pull_all(&remote, &tree, self.root, |_| {}).await
+            };
+            runtime.block_on(fill).expect("the first fill");
         }
         let owner = Owner { uid: ME.uid, gid: ME.gid };
         let fs = DriveFs::new(tree.clone(), owner, remote.clone(), String::new());
-        let (engine, handle) = Engine::new(remote, tree, self.root);
-        let task = runtime.spawn(engine.run());
-        self.running = Some(Running { fs: Arc::new(fs), engine: handle, task: Some(task) });
+        let (engine, handle) = Engine::new(remote.clone(), tree, self.root);
+        let task = (!self.held).then(|| runtime.spawn(engine.run()));
+        self.running = Some(Running { remote, fs: Arc::new(fs), engine: handle, task });
     }
 
     fn running(&self) -> &Running {
         self.running.as_ref().expect("the device is on")
+    }
+
+    /// What this device's requests go through, listings on demand too.
+    pub fn remote(&self) -> &Remote {
+        &self.running().remote
+    }
+
+    pub fn wait_for<T>(&self, what: impl Future<Output = T>) -> T {
+        self.world.runtime.block_on(what)
     }
 
     pub fn fs(&self) -> &Arc<DriveFs> {
@@ -174,6 +213,7 @@ impl Device<'_> {
 
     /// Starts an engine again over what is in memory, open files too.
     pub fn go_online(&mut self) {
+        self.held = false;
         let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
         let running = self.running.as_mut().expect("on");
         let tree = running.fs.tree().clone();
@@ -184,6 +224,12 @@ impl Device<'_> {
 
     /// Drops everything in memory and opens the device again, as after kill -9.
     pub fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    /// The first half of `restart`: nothing has the files any more.
+    pub fn stop(&mut self) {
         self.go_offline();
         let database = Arc::downgrade(self.running().fs.tree().db());
         self.running = None;
@@ -193,6 +239,9 @@ impl Device<'_> {
             assert!(Instant::now() < until, "{}'s jobs do not end", self.name);
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    pub fn start(&mut self) {
         self.open();
     }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A TCP proxy on loopback that counts the bytes of both directions, to check what status says.
 
-Usage: proxy.py TARGET_PORT COUNT_FILE; prints its own port. The count file holds "up down", kept
-current within 50 ms.
+Usage: proxy.py TARGET_PORT COUNT_FILE [PATH MS]; prints its own port. The count file holds "up
+down", kept current within 50 ms. Requests for PATH are held back for MS milliseconds each.
 """
 
 import asyncio
@@ -10,12 +10,15 @@ import os
 import sys
 
 counts = [0, 0]
+slow_path = f" {sys.argv[3]} ".encode() if len(sys.argv) > 3 else None
 
 
 async def pump(reader, writer, which):
     try:
         while data := await reader.read(1 << 16):
             counts[which] += len(data)
+            if slow_path and which == 0 and slow_path in data.split(b"\r\n", 1)[0]:
+                await asyncio.sleep(int(sys.argv[4]) / 1000)
             writer.write(data)
             await writer.drain()
     except OSError:
