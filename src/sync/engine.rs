@@ -352,9 +352,6 @@ impl EngineHandle {
 
     /// True when the goal is reached.
     pub fn is_reached(&self, goal: &Goal) -> Result<bool, TreeError> {
-        if forced == 0 {
-            return Ok(true);
-        }
         let first = self.tree.db().peek(|c| c.min_since())?;
         let sent = first.is_none_or(|since| since >= goal.position);
         Ok(sent && self.is_pulled(goal))
