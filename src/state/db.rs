@@ -23,14 +23,20 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::ToSql;
 use rusqlite::config::DbConfig;
 
+use super::DbError;
 use super::FileId;
+use super::batch::BATCH_BYTES;
+use super::batch::Core;
+use super::batch::GENERATION_KEY;
+use super::batch::Writer;
+use super::batch::run;
+use super::batch::settle;
 use super::redo;
 use super::redo::RedoLog;
 use super::redo::push_statement;
@@ -46,54 +52,9 @@ const WRITER_CACHE: i64 = -16_384;
 const READER_CACHE: i64 = -4_096;
 /// A write-ahead log longer than this is worth a checkpoint (bytes).
 const WAL_BYTES: u64 = 8 * 1024 * 1024;
-/// A batch of changes commits after this time, or when its redo log has grown to this (bytes).
-const BATCH_TIME: Duration = Duration::from_millis(50);
-const BATCH_BYTES: u64 = 4 * 1024 * 1024;
-/// How soon a batch that could not commit is tried again.
-const RETRY_TIME: Duration = Duration::from_secs(1);
-/// Key in `meta`: the generation of the redo log that is not in the database yet.
-const GENERATION_KEY: &str = "redo_generation";
 /// A database up to this size is checked as a whole when it is opened (bytes); a larger one by
 /// `Db::check`, which may take seconds.
 const CHECK_AT_OPEN_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Why the database did not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    #[error("the state database is damaged: {0}")]
-    Damaged(String),
-    #[error("the state database was made by a newer drivefs (format {0})")]
-    Newer(i64),
-    #[error("no space left for the state database")]
-    Full,
-    #[error("the state database is in use by another process")]
-    InUse,
-    #[error("state database: {0}")]
-    Other(String),
-}
-
-impl From<rusqlite::Error> for DbError {
-    fn from(e: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode;
-        match e.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged(e.to_string())
-            }
-            Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Other(e.to_string()),
-        }
-    }
-}
-
-impl From<std::io::Error> for DbError {
-    fn from(e: std::io::Error) -> Self {
-        match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
-            std::io::ErrorKind::WouldBlock => Self::InUse,
-            _ => Self::Other(format!("redo log: {e}")),
-        }
-    }
-}
 
 /// A connection inside a transaction; its methods are the statements.
 pub struct Conn<'a> {
@@ -102,7 +63,12 @@ pub struct Conn<'a> {
     redo: Option<&'a RefCell<Vec<u8>>>,
 }
 
-impl Conn<'_> {
+impl<'a> Conn<'a> {
+    /// For reading, and for a transaction of its own.
+    pub(super) fn plain(sql: &'a Connection) -> Self {
+        Self { sql, redo: None }
+    }
+
     /// Runs a statement that changes rows. Returns how many.
     pub(super) fn execute(&self, sql: &str, params: &[&dyn ToSql]) -> Result<usize, DbError> {
         let rows = self.sql.prepare_cached(sql)?.execute(params)?;
@@ -124,122 +90,6 @@ pub struct Db {
     /// Tells the thread that settles batches that one began; gone when the database closes.
     began: Option<mpsc::Sender<()>>,
     settler: Option<thread::JoinHandle<()>>,
-}
-
-/// What the settling thread shares.
-struct Core {
-    writer: Mutex<Writer>,
-    /// The batch holds changes that readers do not see: reads go to the writer.
-    ahead: AtomicBool,
-    /// Transactions since the last checkpoint.
-    unsettled: AtomicU64,
-}
-
-/// The connection that writes, and the changes that it has not committed.
-struct Writer {
-    conn: Connection,
-    log: RedoLog,
-    generation: u64,
-    /// A transaction is open that holds all records of the log.
-    open: bool,
-    /// The log could not be started over.
-    stale_log: bool,
-    /// Somebody is in the middle of a transaction. Seen by the next one only after a panic: what
-    /// that one did must not be committed.
-    torn: bool,
-}
-
-impl Writer {
-    /// Begins the batch, unless it has begun.
-    fn begin(&mut self) -> Result<(), DbError> {
-        self.mend()?;
-        if self.open {
-            return Ok(());
-        }
-        if self.stale_log {
-            self.log.restart(self.generation)?;
-            self.stale_log = false;
-        }
-        if self.log.bytes() > 0 {
-            return self.rebuild();
-        }
-        run(&self.conn, "BEGIN IMMEDIATE")?;
-        self.open = true;
-        Ok(())
-    }
-
-    /// Goes back to the last commit and runs the log again: a change that failed half-way, or a
-    /// commit that failed, leaves exactly the changes that were acknowledged.
-    fn rebuild(&mut self) -> Result<(), DbError> {
-        self.roll_back()?;
-        run(&self.conn, "BEGIN IMMEDIATE")?;
-        if let Err(e) = self.log.replay(&self.conn) {
-            let _ = run(&self.conn, "ROLLBACK");
-            return Err(e);
-        }
-        self.open = true;
-        Ok(())
-    }
-
-    /// Goes back to the last commit. Until that has worked nothing else may use the connection.
-    fn roll_back(&mut self) -> Result<(), DbError> {
-        self.torn = true;
-        self.open = false;
-        if !self.conn.is_autocommit() {
-            run(&self.conn, "ROLLBACK")?;
-        }
-        self.torn = false;
-        Ok(())
-    }
-
-    /// Takes back what a transaction did that ended in a panic.
-    fn mend(&mut self) -> Result<(), DbError> {
-        if self.torn { self.roll_back() } else { Ok(()) }
-    }
-
-    /// Makes sure that this connection shows every acknowledged change.
-    fn catch_up(&mut self) -> Result<(), DbError> {
-        self.mend()?;
-        if !self.open && !self.stale_log && self.log.bytes() > 0 { self.rebuild() } else { Ok(()) }
-    }
-
-    /// Commits the batch.
-    fn settle(&mut self) -> Result<(), DbError> {
-        self.catch_up()?;
-        if !self.open {
-            return Ok(());
-        }
-        let next = self.generation + 1;
-        let conn = Conn { sql: &self.conn, redo: None };
-        let committed = conn
-            .set_meta(GENERATION_KEY, &next.to_le_bytes())
-            .and_then(|()| run(&self.conn, "COMMIT"));
-        if let Err(e) = committed {
-            self.rebuild()?;
-            return Err(e);
-        }
-        self.open = false;
-        self.generation = next;
-        self.stale_log = true;
-        self.log.restart(next)?;
-        self.stale_log = false;
-        Ok(())
-    }
-}
-
-impl Core {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Commits the batch, so that readers and a new process find everything in the database.
-    fn settle(&self, writer: &mut Writer) -> Result<(), DbError> {
-        writer.settle()?;
-        if self.ahead.swap(false, Ordering::AcqRel) {
-            self.unsettled.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 impl Db {
@@ -266,7 +116,7 @@ impl Db {
             1..=SCHEMA_VERSION => {}
             newer => return Err(DbError::Newer(newer)),
         }
-        let generation = Conn { sql: &conn, redo: None }
+        let generation = Conn::plain(&conn)
             .meta(GENERATION_KEY)?
             .and_then(|v| v.try_into().ok())
             .map_or(0, u64::from_le_bytes);
@@ -367,7 +217,7 @@ impl Db {
         self.core.settle(&mut writer)?;
         run(&writer.conn, "BEGIN IMMEDIATE")?;
         writer.torn = true;
-        let result = f(&Conn { sql: &writer.conn, redo: None });
+        let result = f(&Conn::plain(&writer.conn));
         writer.torn = false;
         match result {
             Ok(value) => match run(&writer.conn, "COMMIT") {
@@ -399,7 +249,7 @@ impl Db {
         }
         let reader = self.reader();
         run(&reader, "BEGIN")?;
-        let result = f(&Conn { sql: &reader, redo: None });
+        let result = f(&Conn::plain(&reader));
         run(&reader, "COMMIT")?;
         result
     }
@@ -413,9 +263,9 @@ impl Db {
         if self.core.ahead.load(Ordering::Acquire) {
             let mut writer = self.core.writer();
             writer.catch_up()?;
-            return f(&Conn { sql: &writer.conn, redo: None });
+            return f(&Conn::plain(&writer.conn));
         }
-        f(&Conn { sql: &self.reader(), redo: None })
+        f(&Conn::plain(&self.reader()))
     }
 
     /// Makes all changes so far durable against power loss.
@@ -459,7 +309,7 @@ impl Db {
     ) -> Result<T, DbError> {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         conn.busy_timeout(Duration::from_secs(1))?;
-        f(&Conn { sql: &conn, redo: None })
+        f(&Conn::plain(&conn))
     }
 
     /// Opens a damaged database for reading what can still be read.
@@ -490,32 +340,6 @@ impl Drop for Db {
         }
         if let Err(error) = self.core.settle(&mut self.core.writer()) {
             tracing::warn!(%error, "the last changes stay in the redo log");
-        }
-    }
-}
-
-/// Commits each batch a moment after it began. Ends with the database.
-fn settle(core: &Core, batches: &mpsc::Receiver<()>) {
-    while batches.recv().is_ok() {
-        let mut wait = BATCH_TIME;
-        loop {
-            // The longer a batch, the cheaper each of its changes. A reader may have settled this
-            // one early: then what the channel tells meanwhile is the next one.
-            let until = Instant::now() + wait;
-            loop {
-                match batches.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(()) => {}
-                    Err(mpsc::RecvTimeoutError::Timeout) => break,
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                }
-            }
-            match core.settle(&mut core.writer()) {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "a batch could not be committed, trying again");
-                    wait = RETRY_TIME;
-                }
-            }
         }
     }
 }
@@ -573,11 +397,6 @@ pub fn redo_path(path: &Path) -> PathBuf {
 /// mended (`Writer::torn`).
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn run(conn: &Connection, sql: &str) -> Result<(), DbError> {
-    conn.prepare_cached(sql)?.execute([])?;
-    Ok(())
 }
 
 fn check(conn: &Connection) -> Result<(), DbError> {

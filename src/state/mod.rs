@@ -3,9 +3,11 @@
 //! `db` opens and transacts; the other files hold the statements of one table each, as methods of
 //! `Conn`. No rule of the product lives here.
 
+mod batch;
 mod cached;
 mod db;
 mod dirents;
+mod error;
 mod intents;
 mod meta;
 mod nodes;
@@ -17,8 +19,8 @@ mod tests;
 pub use cached::CachedBlock;
 pub use db::Conn;
 pub use db::Db;
-pub use db::DbError;
 pub use db::redo_path;
+pub use error::DbError;
 pub use intents::BaseDirent;
 pub use intents::BaseNode;
 pub use intents::Occupant;
