@@ -60,11 +60,6 @@ impl Conn<'_> {
         )?;
         Ok(())
     }
-
-    pub fn delete_namespace(&self, ns: NamespaceId) -> Result<(), DbError> {
-        self.execute("DELETE FROM namespace WHERE ns=?1", params![ns.0 as i64])?;
-        Ok(())
-    }
 }
 
 fn namespace_row(r: &Row<'_>) -> rusqlite::Result<NamespaceRow> {
