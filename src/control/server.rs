@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::content;
+use super::content::blocking;
 use super::protocol::QueueEntry;
 use super::protocol::Reply;
 use super::protocol::Request;
@@ -34,6 +35,8 @@ use crate::tree::TreeError;
 
 /// Longest time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Longest wait for the kernel to take what changed: a lock of its own may hold it up.
+const TELL_WAIT: Duration = Duration::from_secs(5);
 /// Queue lines read for totals.
 const QUEUE_MAX: usize = 10_000;
 
@@ -200,7 +203,7 @@ async fn sync(
     let mut told: Option<Instant> = None;
     loop {
         match daemon.engine.is_reached(&goal) {
-            Ok(true) => return Ok(Reply::Done),
+            Ok(true) => return Ok(shown(daemon).await),
             Ok(false) => {}
             Err(e) => return Ok(Reply::Failed { message: e.to_string() }),
         }
@@ -216,7 +219,7 @@ async fn sync(
         if path.is_some() && daemon.engine.is_pulled(&goal) {
             let waits = mine.iter().any(|i| i.since < goal.position);
             if !waits {
-                return Ok(Reply::Done);
+                return Ok(shown(daemon).await);
             }
         }
         let refused: Vec<&&QueueItem> = mine.iter().filter(|i| i.error.is_some()).collect();
@@ -235,6 +238,19 @@ async fn sync(
         say(write, &progress).await?;
         told = Some(Instant::now());
         daemon.engine.next_round(PROGRESS_EVERY).await;
+    }
+}
+
+/// What is in the replica is to be seen in the mount, too: waits for the kernel to hear of it.
+async fn shown(daemon: &Arc<Daemon>) -> Reply {
+    let fs = daemon.fs.clone();
+    let wait = move || {
+        fs.tree().wait_until_told(TELL_WAIT);
+        Ok(())
+    };
+    match blocking(wait).await {
+        Ok(()) => Reply::Done,
+        Err(e) => Reply::Failed { message: e.to_string() },
     }
 }
 

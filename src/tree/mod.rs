@@ -18,12 +18,15 @@ mod rename;
 pub mod resolve;
 mod sent;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -56,12 +59,17 @@ pub use rename::RenameMode;
 pub use sent::SentOp;
 
 /// What the kernel may have cached and has to ask again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Invalidation {
     /// The name `name` in `parent` leads elsewhere now, or nowhere.
     Entry { parent: Nid, name: Vec<u8> },
     /// Attributes changed.
     Attrs { nid: Nid },
+    /// The entries of the folder changed. Telling only the names is not enough: of a name that the
+    /// kernel does not know, it takes no word, and goes on showing a listing that it has kept.
+    Listing { nid: Nid },
+    /// Everything before this has been told when this is answered.
+    Told(Sender<()>),
 }
 
 /// Why a change of the tree did not happen.
@@ -166,12 +174,26 @@ impl Tree {
 
     fn announce(&self, what: Vec<Invalidation>) {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(listener) = &*listener {
-            for one in what {
-                // The listener is gone when the mount is: then nothing is cached either.
-                let _ = listener.send(one);
+        let Some(listener) = &*listener else { return };
+        let mut folders = BTreeSet::new();
+        for one in what {
+            if let Invalidation::Entry { parent, .. } = &one {
+                folders.insert(*parent);
             }
+            // The listener is gone when the mount is: then nothing is cached either.
+            let _ = listener.send(one);
         }
+        for nid in folders {
+            let _ = listener.send(Invalidation::Listing { nid });
+        }
+    }
+
+    /// Waits until the kernel knows of all that changed here until now, at most `wait`.
+    pub fn wait_until_told(&self, wait: Duration) {
+        let (done, told) = channel();
+        self.announce(vec![Invalidation::Told(done)]);
+        // Without a mount the question is dropped, and with it the wait ends.
+        let _ = told.recv_timeout(wait);
     }
 
     fn new_nid(&self) -> Nid {

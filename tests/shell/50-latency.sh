@@ -57,3 +57,17 @@ for n in 2 3 4 5 6 7 8 9 10 11; do
     done
 done
 at_most "a change of a cached file, mean ms" "$((($(now_ms) - begin) / 10))" 300
+
+# A listing that the kernel has kept shows what is new, even in a folder whose own time stays.
+mkdir "$T/alice/kept"
+touch -d @1000 "$T/alice/kept"
+sync_device alice
+sync_device bob
+for n in $(seq 1 20); do
+    find "$T/bob/kept" -type f >"$T/before"
+    : >"$T/alice/kept/$n"
+    touch -d @1000 "$T/alice/kept"
+    sync_device alice
+    sync_device bob
+    same "names that a kept listing shows after sync" "$(find "$T/bob/kept" -type f | wc -l)" "$n"
+done
