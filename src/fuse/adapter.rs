@@ -47,6 +47,7 @@ use fuser::TimeOrNow;
 use fuser::WriteFlags;
 use tokio::runtime::Handle;
 
+use super::callers::Callers;
 use super::convert::FRAGMENT_BYTES;
 use super::convert::file_attr;
 use super::convert::file_type;
@@ -55,6 +56,7 @@ use super::convert::time;
 use super::convert::to_ns;
 use super::errno::errno;
 use super::interrupt;
+use super::threads::Guarded;
 use crate::fs::Allocate;
 use crate::fs::Attr;
 use crate::fs::Caller;
@@ -73,19 +75,30 @@ const REQUEST_BYTES: u32 = 1024 * 1024;
 const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adapter {
-    fs: Arc<DriveFs>,
-    runtime: Handle,
+    pub fs: Arc<DriveFs>,
+    pub runtime: Handle,
     /// Set once the session is there.
-    notifier: Arc<OnceLock<Notifier>>,
+    pub notifier: Arc<OnceLock<Notifier>>,
+    pub callers: Arc<Callers>,
+    /// Set once the session is there, if they may follow callers.
+    pub threads: Arc<OnceLock<Guarded>>,
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<DriveFs>, runtime: Handle, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        Self { fs, runtime, notifier }
+    /// A request without much data: the session threads may have to move.
+    fn asked(&self, req: &Request) {
+        self.moved(req, 0);
     }
-}
 
-impl Adapter {
+    /// A request with so many bytes, in or out.
+    fn moved(&self, req: &Request, bytes: usize) {
+        if let Some(place) = self.callers.moved(req.pid(), bytes)
+            && let Some(threads) = self.threads.get()
+        {
+            threads.put(place);
+        }
+    }
+
     /// Runs `then` when these folders show all that they have: at once, but for folders that the
     /// first fill of the replica has not brought yet. Those are asked for by a task.
     fn when_listed(
@@ -134,7 +147,8 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.asked(req);
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Err(TreeError::NotFound) => {
                 let name = name.to_owned();
@@ -160,7 +174,8 @@ impl Filesystem for Adapter {
         self.fs.forget(ino.0);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.asked(req);
         attr(reply, self.fs.getattr(ino.0));
     }
 
@@ -182,6 +197,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.asked(req);
         let set = SetAttrs {
             mode,
             uid,
@@ -202,7 +218,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.asked(req);
         match self.fs.tree().node(ino.0) {
             Ok(node) => match node.target {
                 Some(target) => reply.data(&target),
@@ -222,6 +239,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let kind = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => NodeKind::File,
             libc::S_IFIFO => NodeKind::Fifo,
@@ -243,6 +261,7 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let new = new_node(NodeKind::Dir, mode, 0, None);
         entry(reply, self.fs.make(parent.0, name.as_bytes(), caller(req), new));
     }
@@ -255,6 +274,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let target = target.as_os_str().as_bytes();
         if target.len() > SYMLINK_MAX_BYTES {
             return reply.error(Errno::ENAMETOOLONG);
@@ -263,11 +283,13 @@ impl Filesystem for Adapter {
         entry(reply, self.fs.make(parent.0, link_name.as_bytes(), caller(req), new));
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.asked(req);
         empty(reply, self.fs.tree().unlink(parent.0, name.as_bytes()));
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.asked(req);
         let name = name.to_owned();
         let folder = self.fs.folder_at(parent.0, name.as_bytes());
         self.when_listed(folder.as_slice(), move |fs, listed| {
@@ -277,7 +299,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -285,6 +307,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.asked(req);
         let mode = if flags.is_empty() {
             RenameMode::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -305,12 +328,13 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        self.asked(req);
         let linked = self.fs.tree().link(ino.0, newparent.0, newname.as_bytes());
         entry(reply, linked.map(|node| self.fs.attr_of(&node)));
     }
@@ -325,6 +349,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        self.asked(req);
         match self.fs.create(parent.0, name.as_bytes(), caller(req), mode) {
             Ok((attr, handle)) => reply.created(
                 &TTL,
@@ -337,7 +362,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.asked(req);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         match self.fs.open(ino.0, writes) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
@@ -359,6 +385,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let len = size as usize;
+        self.moved(req, len);
         match self.fs.read_here(ino.0, fh.0, offset, len) {
             Ok(ReadHere::Bytes(bytes)) => reply.data(&bytes),
             Ok(ReadHere::Elsewhere(content)) => {
@@ -372,7 +399,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -382,6 +409,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.moved(req, data.len());
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.fs.write(ino.0, fh.0, offset, data, kill) {
             Ok(()) => reply.written(data.len() as u32),
@@ -513,7 +541,8 @@ impl Filesystem for Adapter {
         reply.error(Errno::from_i32(libc::ENOTTY));
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.asked(req);
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         self.when_listed(&[ino.0], move |fs, listed| {
             match listed.and_then(|()| fs.opendir(ino.0)) {
@@ -597,7 +626,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -605,10 +634,12 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        self.asked(req);
         empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), Some(value), flags));
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.asked(req);
         match self.fs.getxattr(ino.0, name.as_bytes()) {
             Ok(Some(value)) => xattr(reply, size, &value),
             Ok(None) => reply.error(Errno::from_i32(libc::ENODATA)),
@@ -616,7 +647,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.asked(req);
         match self.fs.listxattr(ino.0) {
             Ok(names) => xattr(reply, size, &names),
             Err(e) => reply.error(errno(&e)),

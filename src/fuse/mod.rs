@@ -1,6 +1,7 @@
 //! The kernel side: FUSE requests to `fs` and back. Nothing is decided here.
 
 mod adapter;
+mod callers;
 mod convert;
 mod errno;
 mod interrupt;
@@ -21,6 +22,9 @@ use fuser::Session;
 use fuser::SessionACL;
 
 use crate::fs::DriveFs;
+
+use callers::Callers;
+use threads::Threads;
 
 pub use mountpoint::MountPoint;
 pub use mountpoint::MountPointError;
@@ -68,14 +72,24 @@ pub fn mount(
     config.n_threads = Some(threads);
     config.clone_fd = true;
     let notifier = Arc::new(OnceLock::new());
-    let adapter = adapter::Adapter::new(fs, runtime, notifier.clone());
+    let (callers, guarded) = (Arc::new(Callers::new()), Arc::new(OnceLock::new()));
+    let adapter = adapter::Adapter {
+        fs,
+        runtime,
+        notifier: notifier.clone(),
+        callers: callers.clone(),
+        threads: guarded.clone(),
+    };
     let session = Session::new(adapter, dir, &config)?;
     notifier.get_or_init(|| session.notifier());
     tree.set_listener(invalidate::start(session.notifier())?);
     let session = session.spawn()?;
-    if let Err(error) = threads::spread(threads) {
+    match Threads::find(threads, callers).and_then(Threads::guarded) {
+        Ok(threads) => {
+            guarded.get_or_init(|| threads);
+        }
         // Slower, not wrong.
-        tracing::info!(%error, "the session threads stay where the system puts them");
+        Err(error) => tracing::info!(%error, "the session threads do not follow callers"),
     }
     readahead::widen(dir);
     Ok(session)
