@@ -1,6 +1,7 @@
 //! How one block travels and lies: `raw`, `zstd`, or `zstd-delta(base)`, which is zstd with an
 //! older block's bytes as prefix dictionary (RFC 8878, `ref_prefix`).
 
+use std::borrow::Cow;
 use std::io;
 use std::io::Read;
 use std::io::Write;
@@ -47,34 +48,38 @@ pub enum CodecError {
     Damaged(#[from] io::Error),
 }
 
-/// A block ready to travel.
+/// A block ready to travel; one that stays raw is not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct Encoded<'a> {
     pub codec: Codec,
-    pub bytes: Vec<u8>,
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// Encodes without a base: zstd at `level` where a sample says that it pays, else raw.
-pub fn encode(block: &[u8], level: i32) -> Result<Encoded, CodecError> {
+pub fn encode(block: &[u8], level: i32) -> Result<Encoded<'_>, CodecError> {
     check_len(block.len())?;
     if block.len() > 4 * SAMPLE_BYTES {
         let from = (block.len() - SAMPLE_BYTES) / 2;
         let sample = &block[from..from + SAMPLE_BYTES];
         let squeezed = zstd::bulk::compress(sample, level)?;
         if squeezed.len() * 100 > SAMPLE_BYTES * WORTH_PERCENT {
-            return Ok(Encoded { codec: Codec::Raw, bytes: block.to_vec() });
+            return Ok(Encoded { codec: Codec::Raw, bytes: block.into() });
         }
     }
     let squeezed = zstd::bulk::compress(block, level)?;
     if squeezed.len() < block.len() {
-        Ok(Encoded { codec: Codec::Zstd, bytes: squeezed })
+        Ok(Encoded { codec: Codec::Zstd, bytes: squeezed.into() })
     } else {
-        Ok(Encoded { codec: Codec::Raw, bytes: block.to_vec() })
+        Ok(Encoded { codec: Codec::Raw, bytes: block.into() })
     }
 }
 
 /// Encodes against `base`, or without it where that is smaller.
-pub fn encode_delta(block: &[u8], base: &[u8], level: i32) -> Result<Encoded, CodecError> {
+pub fn encode_delta<'a>(
+    block: &'a [u8],
+    base: &[u8],
+    level: i32,
+) -> Result<Encoded<'a>, CodecError> {
     check_len(block.len())?;
     check_len(base.len())?;
     let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), level, base)?;
@@ -84,11 +89,11 @@ pub fn encode_delta(block: &[u8], base: &[u8], level: i32) -> Result<Encoded, Co
     let delta = encoder.finish()?;
     // Clearly smaller than the block itself: no need to try the other way.
     if delta.len() * 4 < block.len() {
-        return Ok(Encoded { codec: Codec::ZstdDelta, bytes: delta });
+        return Ok(Encoded { codec: Codec::ZstdDelta, bytes: delta.into() });
     }
     let plain = encode(block, level)?;
     if delta.len() < plain.bytes.len() {
-        Ok(Encoded { codec: Codec::ZstdDelta, bytes: delta })
+        Ok(Encoded { codec: Codec::ZstdDelta, bytes: delta.into() })
     } else {
         Ok(plain)
     }
@@ -96,24 +101,24 @@ pub fn encode_delta(block: &[u8], base: &[u8], level: i32) -> Result<Encoded, Co
 
 /// Decodes a block of exactly `len` bytes; `base` is needed for `ZstdDelta` alone. The caller
 /// checks the hash.
-pub fn decode(
+pub fn decode<'a>(
     codec: Codec,
-    bytes: &[u8],
+    bytes: &'a [u8],
     len: usize,
     base: Option<&[u8]>,
-) -> Result<Vec<u8>, CodecError> {
+) -> Result<Cow<'a, [u8]>, CodecError> {
     check_len(len)?;
     let block = match codec {
-        Codec::Raw => bytes.to_vec(),
+        Codec::Raw => bytes.into(),
         Codec::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(bytes)?;
-            read_at_most(decoder, len)?
+            Cow::Owned(read_at_most(decoder, len)?)
         }
         Codec::ZstdDelta => {
             let base = base.ok_or(CodecError::NoBase)?;
             let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(bytes, base)?;
             decoder.window_log_max(DELTA_WINDOW_LOG)?;
-            read_at_most(decoder, len)?
+            Cow::Owned(read_at_most(decoder, len)?)
         }
     };
     if block.len() == len { Ok(block) } else { Err(CodecError::Length) }
@@ -127,7 +132,7 @@ pub fn decode_owned(
     base: Option<&[u8]>,
 ) -> Result<Vec<u8>, CodecError> {
     if codec != Codec::Raw {
-        return decode(codec, &bytes, len, base);
+        return decode(codec, &bytes, len, base).map(Cow::into_owned);
     }
     check_len(len)?;
     if bytes.len() == len { Ok(bytes) } else { Err(CodecError::Length) }
@@ -163,11 +168,11 @@ mod tests {
             let e = encode(&block, level).expect("in limits");
             prop_assert!(e.bytes.len() <= block.len());
             prop_assert_eq!(decode(e.codec, &e.bytes, len, None).expect("own bytes"), block.clone());
-            prop_assert!(decode_owned(e.codec, e.bytes.clone(), len + 1, None).is_err());
-            prop_assert_eq!(decode_owned(e.codec, e.bytes, len, None).expect("own bytes"), block.clone());
+            prop_assert!(decode_owned(e.codec, e.bytes.to_vec(), len + 1, None).is_err());
+            prop_assert_eq!(decode_owned(e.codec, e.bytes.to_vec(), len, None).expect("own bytes"), block.clone());
             let base = noise(seed ^ 1, len);
             let d = encode_delta(&block, &base, level).expect("in limits");
-            prop_assert_eq!(decode(d.codec, &d.bytes, len, Some(&base)).expect("own bytes"), block);
+            prop_assert_eq!(decode(d.codec, &d.bytes, len, Some(&base)).expect("own bytes"), block.as_slice());
         }
 
         #[test]
@@ -183,10 +188,11 @@ mod tests {
         #[test]
         fn a_damaged_block_decodes_to_an_error_or_other_bytes_of_that_length(seed: u64, at: prop::sample::Index, bit in 0u8..8) {
             let block: Vec<u8> = noise(seed, 500).repeat(20);
-            let mut e = encode(&block, 1).expect("in limits");
-            let i = at.index(e.bytes.len());
-            e.bytes[i] ^= 1 << bit;
-            if let Ok(got) = decode(e.codec, &e.bytes, block.len(), None) {
+            let e = encode(&block, 1).expect("in limits");
+            let mut bytes = e.bytes.into_owned();
+            let i = at.index(bytes.len());
+            bytes[i] ^= 1 << bit;
+            if let Ok(got) = decode(e.codec, &bytes, block.len(), None) {
                 prop_assert_eq!(got.len(), block.len());
             }
         }

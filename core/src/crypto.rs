@@ -47,11 +47,17 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Encrypts message `index` under `key`, bound to `associated` data.
-pub fn seal(key: &Key, index: u32, associated: &[u8], message: &[u8]) -> Vec<u8> {
-    cipher(key)
-        .encrypt(&nonce_of(index), Payload { msg: message, aad: associated })
-        .expect("AES-GCM takes messages of up to 64 GiB")
+/// Encrypts message `index` under `key`, bound to `associated` data, and appends it to `out`.
+/// Returns how many bytes that were.
+pub fn seal(key: &Key, index: u32, associated: &[u8], message: &[u8], out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.reserve(message.len() + TAG_BYTES);
+    out.extend_from_slice(message);
+    let tag = cipher(key)
+        .encrypt_inout_detached(&nonce_of(index), associated, (&mut out[start..]).into())
+        .expect("AES-GCM takes messages of up to 64 GiB");
+    out.extend_from_slice(&tag);
+    out.len() - start
 }
 
 /// Decrypts what `seal` made with the same key, index and associated data.
@@ -127,8 +133,10 @@ mod tests {
         ) {
             prop_assume!(key != other);
             let key = Key::from_bytes(key);
-            let sealed = seal(&key, index, &aad, &message);
-            prop_assert_eq!(sealed.len(), message.len() + TAG_BYTES);
+            let mut out = b"before".to_vec();
+            prop_assert_eq!(seal(&key, index, &aad, &message, &mut out), message.len() + TAG_BYTES);
+            prop_assert_eq!(&out[..6], b"before");
+            let sealed = out.split_off(6);
             let mut in_place = sealed.clone();
             prop_assert_eq!(open_in_place(&key, index, &aad, &mut in_place), Ok(()));
             prop_assert_eq!(&in_place, &message);

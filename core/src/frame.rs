@@ -51,26 +51,19 @@ pub fn begin() -> Vec<u8> {
     out
 }
 
-/// The head of a frame that is no delta; its `encoded_len` bytes follow.
-pub fn head(hash: BlockHash, codec: Codec, block_len: u32, encoded_len: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(FRAME_HEAD_BYTES);
-    let frame = Frame { hash, codec, block_len, base: None, encoded: &[] };
-    push_head(&mut out, &frame, encoded_len);
-    out
-}
-
 /// Appends one frame to a body.
 pub fn push(out: &mut Vec<u8>, frame: &Frame<'_>) {
-    push_head(out, frame, frame.encoded.len());
+    push_head(out, frame);
     out.extend_from_slice(frame.encoded);
 }
 
-fn push_head(out: &mut Vec<u8>, frame: &Frame<'_>, encoded_len: usize) {
+/// Appends the head of a frame; its encoded bytes have to follow.
+pub fn push_head(out: &mut Vec<u8>, frame: &Frame<'_>) {
     assert_eq!(frame.base.is_some(), frame.codec == Codec::ZstdDelta, "a delta names its base");
     out.extend_from_slice(&frame.hash.0);
     out.push(frame.codec as u8);
     out.extend_from_slice(&frame.block_len.to_le_bytes());
-    out.extend_from_slice(&(encoded_len as u32).to_le_bytes());
+    out.extend_from_slice(&(frame.encoded.len() as u32).to_le_bytes());
     if let Some(base) = &frame.base {
         out.extend_from_slice(&base.0);
     }

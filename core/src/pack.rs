@@ -74,9 +74,11 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// `key` must be fresh and random, and `head.wrapped_key` its wrapped form.
-    pub fn new(head: &Head, key: Key, capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + capacity);
+    /// `key` must be fresh and random, and `head.wrapped_key` its wrapped form. `capacity` is the
+    /// bytes of all blocks together, as they are pushed, and `blocks` their number.
+    pub fn new(head: &Head, key: Key, capacity: usize, blocks: usize) -> Self {
+        let seals = (blocks + 1) * crypto::TAG_BYTES + blocks * ITEM_BYTES;
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + capacity + seals + FOOTER_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
         bytes.extend_from_slice(head.pack.as_bytes());
@@ -91,9 +93,9 @@ impl PackBuilder {
         assert!(self.blocks.len() < PACK_BLOCKS_MAX, "callers split uploads");
         let index = self.blocks.len() as u32;
         let offset = self.bytes.len() as u32;
-        let sealed = crypto::seal(&self.key, index, &associated(self.owner, &hash, codec), encoded);
-        self.bytes.extend_from_slice(&sealed);
-        let sealed_len = sealed.len() as u32;
+        let associated = associated(self.owner, &hash, codec);
+        let sealed_len =
+            crypto::seal(&self.key, index, &associated, encoded, &mut self.bytes) as u32;
         self.blocks.push(Location { hash, codec, block_len, index, offset, sealed_len });
     }
 
@@ -107,9 +109,9 @@ impl PackBuilder {
             index.extend_from_slice(&block.offset.to_le_bytes());
             index.extend_from_slice(&block.sealed_len.to_le_bytes());
         }
-        let sealed = crypto::seal(&self.key, INDEX_NONCE, &self.owner.0.to_le_bytes(), &index);
-        self.bytes.extend_from_slice(&sealed);
-        self.bytes.extend_from_slice(&(sealed.len() as u32).to_le_bytes());
+        let owner = self.owner.0.to_le_bytes();
+        let sealed_len = crypto::seal(&self.key, INDEX_NONCE, &owner, &index, &mut self.bytes);
+        self.bytes.extend_from_slice(&(sealed_len as u32).to_le_bytes());
         self.bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(END_MAGIC);
         (self.bytes, self.blocks)
@@ -201,7 +203,7 @@ mod tests {
     fn pack_of(blocks: &[Vec<u8>], key: &Key, owner: UserId) -> (Vec<u8>, Vec<Location>) {
         let wrapped_key = crypto::wrap_key(key, [1; 12], b"", key);
         let head = Head { pack: PackId::from_parts(5, [9; 10]), owner, wrapped_key };
-        let mut builder = PackBuilder::new(&head, key.clone(), 0);
+        let mut builder = PackBuilder::new(&head, key.clone(), 0, 0);
         for block in blocks {
             builder.push(BlockHash::of(block), Codec::Raw, block.len() as u32, block);
         }

@@ -7,6 +7,7 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,6 +188,11 @@ impl DataFiles {
         let file = Arc::new(File::options().read(true).write(true).open(self.path(id))?);
         self.open_files().put(id, file.clone());
         Ok(file)
+    }
+
+    /// Opens a data file for writes past the page cache (O_DIRECT).
+    pub fn open_direct(&self, id: FileId) -> io::Result<File> {
+        File::options().write(true).custom_flags(libc::O_DIRECT).open(self.path(id))
     }
 
     pub fn open_map(&self, id: FileId) -> io::Result<File> {

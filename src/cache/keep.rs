@@ -5,7 +5,6 @@
 //! nothing but another fetch.
 
 use std::collections::VecDeque;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -18,6 +17,11 @@ use tokio::sync::Semaphore;
 
 use super::BlockCache;
 use super::CacheError;
+use super::direct::DIRECT_FROM;
+use super::direct::PAGE;
+use super::direct::Pace;
+use super::direct::Run;
+use super::direct::RunWriter;
 use super::lock;
 use super::slots::shared_id;
 use crate::state::CachedBlock;
@@ -35,7 +39,6 @@ const FILE_BYTES: u64 = 64 * 1024 * 1024;
 const FILES_MIN: u64 = 16;
 /// Blocks from this size on begin on a page, so that their space comes back whole.
 const ALIGNED_FROM: usize = 64 * 1024;
-const PAGE: u64 = 4096;
 
 /// Blocks on their way to the disk.
 pub(super) struct Keeping {
@@ -43,6 +46,7 @@ pub(super) struct Keeping {
     room: Arc<Semaphore>,
     /// The file that takes blocks now; only the writer changes it, and there is one.
     file: Mutex<Option<Shared>>,
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -71,6 +75,7 @@ impl Default for Keeping {
             queue: Mutex::default(),
             room: Arc::new(Semaphore::new(WAITING_MAX_BYTES / PERMIT_BYTES)),
             file: Mutex::default(),
+            pace: Pace::default(),
         }
     }
 }
@@ -94,6 +99,7 @@ impl BlockCache {
 
     /// Writes until nothing waits.
     fn write_waiting(&self) {
+        let mut writer = RunWriter::default();
         loop {
             let batch = {
                 let mut queue = lock(&self.keeping.queue);
@@ -111,23 +117,28 @@ impl BlockCache {
                 queue.waiting.drain(..n).collect::<Vec<_>>()
             };
             // A full disk must not fail the read: the block was served all the same.
-            if let Err(error) = self.write_batch(&batch) {
+            if let Err(error) = self.write_batch(&batch, &mut writer) {
                 tracing::warn!(%error, "could not keep fetched blocks");
             }
             self.memory.written(batch.iter().map(|one| &one.hash));
         }
     }
 
-    fn write_batch(&self, batch: &[Waiting]) -> Result<(), CacheError> {
+    fn write_batch(&self, batch: &[Waiting], writer: &mut RunWriter) -> Result<(), CacheError> {
         let bytes = batch.iter().map(|w| w.block.len() as u64).sum();
         if !self.make_room(bytes)? {
             return Ok(());
         }
         let mut placed = Vec::with_capacity(batch.len());
+        let mut runs: Vec<Run<'_>> = Vec::new();
         for one in batch {
-            let (file_id, offset) = self.next_place(one.block.len())?;
-            let file = self.files.open(file_id)?;
-            file.write_all_at(&one.block, offset)?;
+            let on_a_page =
+                one.block.len() >= ALIGNED_FROM || (runs.is_empty() && bytes >= DIRECT_FROM);
+            let (file_id, offset) = self.next_place(one.block.len(), on_a_page)?;
+            if runs.last().is_none_or(|run| run.file != file_id) {
+                runs.push(Run { file: file_id, blocks: Vec::new() });
+            }
+            runs.last_mut().expect("pushed above").blocks.push((offset, &one.block));
             placed.push(CachedBlock {
                 hash: one.hash,
                 file: file_id,
@@ -135,6 +146,9 @@ impl BlockCache {
                 len: one.block.len() as u32,
                 unsent: false,
             });
+        }
+        for run in &runs {
+            writer.write(&self.files, run, &self.keeping.pace)?;
         }
         self.db.write(|c| self.index(c, &placed))?;
         // They were verified when they were fetched. Where another copy was first, that one counts.
@@ -159,7 +173,7 @@ impl BlockCache {
     }
 
     /// Where the next fetched block goes.
-    fn next_place(&self, len: usize) -> Result<(FileId, u64), CacheError> {
+    fn next_place(&self, len: usize, on_a_page: bool) -> Result<(FileId, u64), CacheError> {
         let most = FILE_BYTES.min(self.limit / FILES_MIN);
         let now = *lock(&self.keeping.file);
         let file = match now.filter(|file| file.end < most) {
@@ -170,7 +184,7 @@ impl BlockCache {
                 Shared { id, end: 0 }
             }
         };
-        let offset = if len >= ALIGNED_FROM { file.end.next_multiple_of(PAGE) } else { file.end };
+        let offset = if on_a_page { file.end.next_multiple_of(PAGE) } else { file.end };
         let next = Shared { id: file.id, end: offset + len as u64 };
         let before = lock(&self.keeping.file).replace(next);
         if let Some(full) = before.filter(|before| before.id != file.id) {

@@ -5,6 +5,7 @@
 //! (`unsent`) are never evicted. No lock is held across I/O.
 
 mod counters;
+mod direct;
 mod evict;
 mod fetch;
 mod files;

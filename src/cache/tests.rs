@@ -10,6 +10,10 @@ use proptest::prelude::*;
 
 use super::BlockCache;
 use super::DataFiles;
+use super::direct::PAGE;
+use super::direct::Pace;
+use super::direct::Run;
+use super::direct::RunWriter;
 use super::slots::SLOT_BYTES;
 use super::slots::SLOTS;
 use super::slots::Slice;
@@ -228,4 +232,41 @@ fn the_sweep_clears_slots_that_nothing_refers_to_and_no_others() {
     assert!(data_bytes(&heap) + 40_000 < before);
     assert_eq!(cache.sweep(newest).unwrap(), 0);
     assert_eq!(cache.get_local(&hash).unwrap().as_deref(), Some(kept.as_slice()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn a_run_lies_as_it_was_given_however_it_is_written(
+        blocks in proptest::collection::vec((1usize..300_000, 0u64..9000), 1..20),
+        first_page in 0u64..3, again in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let files = DataFiles::open_dir(dir.path()).unwrap();
+        let mut writer = RunWriter::default();
+        let (fast, slow) = (Pace::default(), Pace::default());
+        (0..9).for_each(|_| slow.note(1, std::time::Duration::from_secs(1000)));
+        if again {
+            // Memory that an earlier run left behind must not show.
+            let old = vec![0xff; 3 << 20];
+            files.create(9).unwrap();
+            writer.write(&files, &Run { file: 9, blocks: vec![(0, &old)] }, &fast).unwrap();
+        }
+        let mut expected = vec![0; (first_page * PAGE) as usize];
+        let bytes: Vec<Vec<u8>> = blocks.iter().map(|(len, _)| vec![*len as u8 | 1; *len]).collect();
+        let mut placed = Vec::new();
+        for (block, (_, gap)) in bytes.iter().zip(&blocks) {
+            placed.push((expected.len() as u64, block.as_slice()));
+            expected.extend_from_slice(block);
+            expected.resize(expected.len() + *gap as usize, 0);
+        }
+        for (id, pace) in [(1, &fast), (2, &slow)] {
+            files.create(id).unwrap();
+            writer.write(&files, &Run { file: id, blocks: placed.clone() }, pace).unwrap();
+            let mut found = std::fs::read(dir.path().join(format!("{id:02x}/{id}"))).unwrap();
+            found.resize(expected.len().max(found.len()), 0);
+            expected.resize(found.len(), 0);
+            prop_assert!(found == expected, "file {}", id);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The sync protocol over HTTP.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use reqwest::Method;
 use reqwest::RequestBuilder;
 use reqwest::Response;
 use reqwest::StatusCode;
+use reqwest::header::CONTENT_LENGTH;
 use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,10 +126,14 @@ impl Remote {
     }
 
     /// Stores blocks; when this returns they are durable.
-    pub async fn put_pack(&self, ns: NamespaceId, frames: Vec<u8>) -> Result<(), RemoteError> {
+    pub async fn put_pack(&self, ns: NamespaceId, body: Vec<Bytes>) -> Result<(), RemoteError> {
         let path = format!("/sync/v1/packs?ns={ns}");
-        let len = frames.len();
-        let request = self.request(&self.patient, Method::POST, &path).body(frames);
+        let len = body.iter().map(Bytes::len).sum();
+        let pieces = futures_util::stream::iter(body.into_iter().map(Ok::<_, Infallible>));
+        let request = self
+            .request(&self.patient, Method::POST, &path)
+            .header(CONTENT_LENGTH, len)
+            .body(reqwest::Body::wrap_stream(pieces));
         let response = self.send(request, len, &path).await?;
         let _: wire::PackReply = self.json(response).await?;
         Ok(())

@@ -4,6 +4,7 @@
 //! length holds a few MiB. The first portion is loaded before the answer begins: its errors have a
 //! status. When a later one fails, the answer ends before it, on a whole frame.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -127,7 +128,10 @@ impl Drive {
         let mut pieces = Vec::with_capacity(2 * order.len());
         for hash in order {
             let Some((codec, block_len, encoded)) = loaded.get(&hash) else { continue };
-            pieces.push(frame::head(hash, *codec, *block_len, encoded.len()).into());
+            let mut head = Vec::new();
+            let frame = Frame { hash, codec: *codec, block_len: *block_len, base: None, encoded };
+            frame::push_head(&mut head, &frame);
+            pieces.push(head.into());
             pieces.push(encoded.clone());
         }
         Ok(pieces)
@@ -244,7 +248,7 @@ fn answer(wanted: &[WantedBlock], loaded: &HashMap<BlockHash, Loaded>) -> (Vec<u
     (body, sent)
 }
 
-fn delta_of(block: &Loaded, base: &Loaded) -> Option<Vec<u8>> {
+fn delta_of<'a>(block: &'a Loaded, base: &Loaded) -> Option<Cow<'a, [u8]>> {
     let delta = codec::encode_delta(&block.plain, &base.plain, 1).ok()?;
     let pays = delta.bytes.len() * DELTA_GAIN < block.encoded.len();
     (delta.codec == Codec::ZstdDelta && pays).then_some(delta.bytes)

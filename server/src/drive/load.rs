@@ -55,6 +55,7 @@ impl Drive {
             if BlockHash::of(&plain) != block.at.hash {
                 return Err(damaged(block, "the block is not the one it is named after"));
             }
+            let plain = plain.into_owned();
             Ok(Loaded { codec: block.at.codec, encoded, plain })
         })
         .await

@@ -3,6 +3,7 @@
 //!
 //! Two uploads of one block may race: one row wins, the other pack's copy is garbage for `gc`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::HashSet;
 
@@ -154,8 +155,9 @@ fn build(
     }
     let pack = PackId::from_parts(clock::now_millis(), rand::random());
     let (key, wrapped_key) = keys.new_pack_key(pack);
-    let capacity = fresh.iter().map(|f| f.encoded.len() + 64).sum();
-    let mut builder = PackBuilder::new(&Head { pack, owner, wrapped_key }, key, capacity);
+    let capacity = fresh.iter().map(|f| f.encoded.len()).sum();
+    let head = Head { pack, owner, wrapped_key };
+    let mut builder = PackBuilder::new(&head, key, capacity, fresh.len());
     for frame in fresh {
         let base = frame.base.and_then(|hash| bases.get(&hash)).map(|b| b.plain.as_slice());
         let plain = checked(frame, base)?;
@@ -183,7 +185,7 @@ fn build(
 }
 
 /// The block of a frame, if it is the one that its name says.
-fn checked(frame: &Frame<'_>, base: Option<&[u8]>) -> Result<Vec<u8>, DriveError> {
+fn checked<'a>(frame: &Frame<'a>, base: Option<&[u8]>) -> Result<Cow<'a, [u8]>, DriveError> {
     let plain = codec::decode(frame.codec, frame.encoded, frame.block_len as usize, base)
         .map_err(|e| DriveError::BadRequest(format!("block {}: {e}", frame.hash)))?;
     if BlockHash::of(&plain) != frame.hash {
