@@ -4,6 +4,7 @@
 //! memory until it is indexed, so whoever asks finds it all the time. Losing what waits costs
 //! nothing but another fetch.
 
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -46,6 +47,8 @@ pub(super) struct Keeping {
     room: Arc<Semaphore>,
     /// The file that takes blocks now; only the writer changes it, and there is one.
     file: Mutex<Option<Shared>>,
+    /// Files that have blocks which are not indexed yet, and the one that takes blocks now.
+    taking: Mutex<BTreeSet<FileId>>,
     pace: Pace,
 }
 
@@ -75,6 +78,7 @@ impl Default for Keeping {
             queue: Mutex::default(),
             room: Arc::new(Semaphore::new(WAITING_MAX_BYTES / PERMIT_BYTES)),
             file: Mutex::default(),
+            taking: Mutex::default(),
             pace: Pace::default(),
         }
     }
@@ -117,7 +121,8 @@ impl BlockCache {
                 queue.waiting.drain(..n).collect::<Vec<_>>()
             };
             // A full disk must not fail the read: the block was served all the same.
-            if let Err(error) = self.write_batch(&batch, &mut writer) {
+            let written = self.write_batch(&batch, &mut writer).and(self.close_full_files());
+            if let Err(error) = written {
                 tracing::warn!(%error, "could not keep fetched blocks");
             }
             self.memory.written(batch.iter().map(|one| &one.hash));
@@ -180,28 +185,33 @@ impl BlockCache {
             Some(file) => file,
             None => {
                 let id = shared_id(self.files.allocate(&self.db)?);
+                lock(&self.keeping.taking).insert(id);
                 self.files.create(id)?;
                 Shared { id, end: 0 }
             }
         };
         let offset = if on_a_page { file.end.next_multiple_of(PAGE) } else { file.end };
         let next = Shared { id: file.id, end: offset + len as u64 };
-        let before = lock(&self.keeping.file).replace(next);
-        if let Some(full) = before.filter(|before| before.id != file.id) {
-            self.drop_if_unused(full.id)?;
-        }
+        *lock(&self.keeping.file) = Some(next);
         Ok((file.id, offset))
     }
 
-    /// True for the data file that fetched blocks go to now.
+    /// True for data files that fetched blocks go to: no row may name them yet.
     pub(super) fn takes_blocks(&self, id: FileId) -> bool {
-        lock(&self.keeping.file).is_some_and(|file| file.id == id)
+        lock(&self.keeping.taking).contains(&id)
     }
 
-    /// A file that lost its last block while it was the one to write to.
-    fn drop_if_unused(&self, id: FileId) -> Result<(), CacheError> {
-        if !self.db.peek(|c| c.is_file_cached(id))? {
-            self.files.remove(id)?;
+    /// Files that take no more blocks go when the blocks that they took are gone already.
+    fn close_full_files(&self) -> Result<(), CacheError> {
+        let now = lock(&self.keeping.file).map(|file| file.id);
+        let full: Vec<FileId> = {
+            let mut taking = lock(&self.keeping.taking);
+            taking.extract_if(.., |id| Some(*id) != now).collect()
+        };
+        for id in full {
+            if !self.db.peek(|c| c.is_file_cached(id))? {
+                self.files.remove(id)?;
+            }
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ impl DriveFs {
             ..*set
         };
         if let Some(size) = size {
-            self.truncate(nid, size)?;
+            self.with_room(0, || self.truncate(nid, size))?;
             if set.mtime.is_none() {
                 set.mtime = Some(crate::journal::now());
             }
@@ -120,7 +120,7 @@ impl DriveFs {
             self.spool.save_size(&content)?;
             content.parts_mut().time_was_set |= size.is_none() && set.mtime.is_some();
         }
-        let node = self.tree.set_attrs(nid, &set)?;
+        let node = self.with_room(0, || self.tree.set_attrs(nid, &set))?;
         Ok(self.attr_of(&node))
     }
 

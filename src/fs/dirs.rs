@@ -41,9 +41,19 @@ pub struct DirEntry {
 }
 
 impl DriveFs {
+    /// Another name for a file.
+    pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
+        let node = self.with_room(0, || self.tree.link(nid, parent, name))?;
+        Ok(self.attr_of(&node))
+    }
+
+    pub fn unlink(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        self.with_room(0, || self.tree.unlink(parent, name))
+    }
+
     /// Removes an empty folder.
     pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
-        let gone = self.tree.rmdir(parent, name)?;
+        let gone = self.with_room(0, || self.tree.rmdir(parent, name))?;
         self.note_removed(gone);
         Ok(())
     }
@@ -57,7 +67,8 @@ impl DriveFs {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<(), TreeError> {
-        let gone = self.tree.rename(parent, name, new_parent, new_name, mode)?;
+        let rename = || self.tree.rename(parent, name, new_parent, new_name, mode);
+        let gone = self.with_room(0, rename)?;
         self.note_removed(gone);
         Ok(())
     }

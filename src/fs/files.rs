@@ -159,7 +159,7 @@ impl DriveFs {
 
     /// Runs what takes space on the local disk. When that is full, clean blocks of the cache make
     /// room for one more try: the disk is really full only of what the server does not have yet.
-    fn with_room<T>(
+    pub(super) fn with_room<T>(
         &self,
         bytes: usize,
         work: impl Fn() -> Result<T, TreeError>,
@@ -200,28 +200,28 @@ impl DriveFs {
     pub fn release(&self, handle: u64) -> Result<(), TreeError> {
         let Some(open) = lock(&self.files).remove(&handle) else { return Ok(()) };
         let nid = open.content.nid;
+        let mut saved = Ok(());
         if open.writes {
-            self.spool.save_size(&open.content)?;
+            saved = self.with_room(0, || Ok(self.spool.save_size(&open.content)?));
             open.content.writers.fetch_sub(1, Ordering::Relaxed);
             self.tree.journal().wake();
         }
         drop(open);
         if self.spool.loaded(nid).is_none() {
             self.spool.forget(nid);
-            self.tree.drop_orphan(nid)?;
+            self.with_room(0, || self.tree.drop_orphan(nid))?;
         }
-        Ok(())
+        saved
     }
 
     /// Makes a file durable against power loss.
     pub fn fsync(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
         let content = self.content(nid, handle)?;
-        self.spool.sync(&content)?;
-        Ok(())
+        self.with_room(0, || Ok(self.spool.sync(&content)?))
     }
 
     /// Makes everything that changed in a folder durable against power loss.
     pub fn fsync_dir(&self) -> Result<(), TreeError> {
-        Ok(self.tree.db().flush()?)
+        self.with_room(0, || Ok(self.tree.db().flush()?))
     }
 }

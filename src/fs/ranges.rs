@@ -69,7 +69,7 @@ impl DriveFs {
         }
         let content = self.content(nid, handle)?;
         let end = offset.saturating_add(length);
-        self.rescued(nid, || {
+        let allocate = || {
             if how != Allocate::Punch {
                 self.spool.grow(&content, end)?;
             }
@@ -77,7 +77,8 @@ impl DriveFs {
                 self.spool.zero(&content, offset..end)?;
             }
             Ok(())
-        })?;
+        };
+        self.with_room(0, || self.rescued(nid, allocate))?;
         self.kill_suid(&content, kill)
     }
 
@@ -117,8 +118,8 @@ impl DriveFs {
             return Err(SpoolError::TooLarge(max).into());
         }
         let spool = &self.spool;
-        let referred =
-            self.rescued(to.nid, || spool.refer(&src, range.clone(), &dst, to.offset))?;
+        let refer = || spool.refer(&src, range.clone(), &dst, to.offset);
+        let referred = self.with_room(0, || self.rescued(to.nid, refer))?;
         let copied = match referred {
             Some(copied) => copied,
             None => self.copy_bytes(&src, range, from.handle, to)?,

@@ -70,7 +70,7 @@ impl DriveFs {
         }
         let create = flags & libc::XATTR_CREATE != 0;
         let replace = flags & libc::XATTR_REPLACE != 0;
-        self.tree().set_xattr(nid, name, value, create, replace)
+        self.with_room(0, || self.tree().set_xattr(nid, name, value, create, replace))
     }
 
     fn own_attribute(&self, node: &Node, name: &str) -> Result<Option<String>, TreeError> {

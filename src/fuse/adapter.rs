@@ -285,7 +285,7 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.asked(req);
-        empty(reply, self.fs.tree().unlink(parent.0, name.as_bytes()));
+        empty(reply, self.fs.unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -335,8 +335,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.asked(req);
-        let linked = self.fs.tree().link(ino.0, newparent.0, newname.as_bytes());
-        entry(reply, linked.map(|node| self.fs.attr_of(&node)));
+        entry(reply, self.fs.link(ino.0, newparent.0, newname.as_bytes()));
     }
 
     fn create(

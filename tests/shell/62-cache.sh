@@ -147,6 +147,32 @@ if [ "$(id -u)" = 0 ] && mkdir "$T/carol.home" && mount -t tmpfs -o size=96m,mod
     check "70 MiB are written where clean content was" cp "$T/new.bin" "$C/new.bin"
     check "they are there" cmp "$T/new.bin" "$C/new.bin"
     check "and get to the server" sync_device carol 90
+    # Something else takes all that is left: still only a cache is in the way.
+    fill() { cat /dev/zero >>"$T/carol.home/filler" 2>/dev/null || true; }
+    touch "$C/a" "$C/b" "$C/c"
+    mkdir "$C/sub"
+    sync_device carol
+    fill
+    check "rename on a full disk" mv "$C/a" "$C/sub/a"
+    fill
+    check "link" ln "$C/b" "$C/sub/b"
+    fill
+    check "rm" rm "$C/c"
+    fill
+    check "chmod" chmod 0600 "$C/b"
+    fill
+    check "an attribute" setfattr -n user.note -v "$(head -c 3000 /dev/zero | tr '\0' x)" "$C/b"
+    fill
+    check "fallocate" fallocate -l 3000000 "$C/b"
+    fill
+    check "truncate" truncate -s 100000 "$C/new.bin"
+    fill
+    check "a copy" cp "$C/new.bin" "$C/sub/new.bin"
+    fill
+    check "rmdir" bash -c "rm '$C/sub/'* && rmdir '$C/sub'"
+    rm "$T/carol.home/filler" "$C/b"
+    cp "$T/new.bin" "$C/new.bin"
+    sync_device carol
     offline
     refused "only what is not uploaded can fill it" 'No space' bash -c "head -c 120000000 /dev/urandom >'$C/too-much.bin'"
     rm "$C/too-much.bin"
