@@ -9,6 +9,7 @@ use drivefs_core::wire::ChangesRequest;
 use super::SyncError;
 use crate::remote::Remote;
 use crate::tree::Tree;
+use crate::tree::TreeError;
 
 /// Rows a page: the tree is locked for writing while one is applied.
 const PAGE_ROWS: u32 = 500;
@@ -51,6 +52,7 @@ async fn pull_pages(
     let mut queue = vec![root];
     queue.extend(known_namespaces(tree)?.into_iter().filter(|&ns| ns != root));
     let (mut left, mut rows, mut at) = (pages, 0, 0);
+    let mut limit = PAGE_ROWS;
     while let Some(&ns) = queue.get(at) {
         let cursor = tree.cursor(ns)?;
         if left == 0 && cursor.is_some() {
@@ -58,16 +60,26 @@ async fn pull_pages(
         }
         // A fill takes large pages: nobody waits for these rows.
         let filling = tree.is_filling() || cursor.is_none();
-        let limit = if filling { CHANGES_ROWS_MAX } else { PAGE_ROWS };
+        if filling {
+            limit = CHANGES_ROWS_MAX;
+        }
         let request = ChangesRequest { ns, cursor: cursor.unwrap_or(0), limit };
         let page = remote.changes(&request).await?;
-        rows += page.nodes.len();
-        let more = page.more;
-        left = left.saturating_sub(usize::from(more));
+        let (new, more) = (page.nodes.len(), page.more);
         let at_tree = tree.clone();
         let applied = tokio::task::spawn_blocking(move || at_tree.apply(ns, ns == root, &page))
             .await
-            .expect("applying does not panic")?;
+            .expect("applying does not panic");
+        let applied = match applied {
+            Err(TreeError::Torn) if more && limit < CHANGES_ROWS_MAX => {
+                limit = limit.saturating_mul(4).min(CHANGES_ROWS_MAX);
+                continue;
+            }
+            other => other?,
+        };
+        limit = PAGE_ROWS;
+        rows += new;
+        left = left.saturating_sub(usize::from(more));
         for new in applied.new_namespaces {
             if !queue.contains(&new) {
                 // Its first page comes next: from then on its folders can be listed.

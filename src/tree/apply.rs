@@ -50,6 +50,8 @@ pub struct Applied {
     /// Removals of folders that hold changes, to be judged at the end of the page.
     pub(super) later: Vec<(DirentRow, Nid)>,
     pub(super) at_end: bool,
+    /// Entries that would make a cycle with what other rows are about to change.
+    pub(super) cyclic: Vec<DirentRow>,
 }
 
 impl Tree {
@@ -78,6 +80,17 @@ impl Tree {
                 page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).map(|r| r.node).collect();
             for row in dirents {
                 self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
+            }
+            let mut cyclic = std::mem::take(&mut applied.cyclic);
+            while !cyclic.is_empty() {
+                for row in &cyclic {
+                    self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
+                }
+                let left = std::mem::take(&mut applied.cyclic);
+                if left.len() == cyclic.len() {
+                    return Err(TreeError::Torn);
+                }
+                cyclic = left;
             }
             applied.at_end = true;
             let mut later = std::mem::take(&mut applied.later);

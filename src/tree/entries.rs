@@ -54,7 +54,7 @@ impl Tree {
                     return Ok(());
                 }
                 c.delete_base_dirent(&row.parent, name)?;
-                self.place(c, parent, name, child, applied)
+                self.place(c, row, parent, child, applied)
             }
             (Some(_), None) if ahead => self.rebase_entry(c, ns, row, base),
             (Some(local), None) => {
@@ -71,7 +71,7 @@ impl Tree {
                     let kept = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
                     return self.collide(c, row, parent, &kept, child, applied);
                 }
-                self.place(c, parent, name, child, applied)
+                self.place(c, row, parent, child, applied)
             }
         }
     }
@@ -94,21 +94,26 @@ impl Tree {
         self.settle_dirent(c, &row.parent, row.name.as_bytes())
     }
 
-    /// Puts a remote node under a name that is free here.
+    /// Puts a remote node under a name that is free here. Not yet when it would close a cycle that
+    /// rows to come open: then the row waits in `applied.cyclic`.
     pub(super) fn place(
         &self,
         c: &Conn<'_>,
+        row: &DirentRow,
         parent: Nid,
-        name: &[u8],
         child: NodeId,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         let Some(node) = c.node_by_id(&child)? else {
             return Err(TreeError::Protocol(format!("an entry names the unknown node {child}")));
         };
+        let name = row.name.as_bytes();
         if node.kind.is_folder() {
+            if !self.break_cycle(c, parent, &node, applied)? {
+                applied.cyclic.push(row.clone());
+                return Ok(());
+            }
             self.free_other_places(c, &node, applied)?;
-            self.break_cycle(c, parent, &node, applied)?;
         }
         c.put_dirent(parent, name, node.nid)?;
         c.add_links(node.nid, 1, now())?;
@@ -135,50 +140,67 @@ impl Tree {
         Ok(())
     }
 
-    /// The server puts `node` into `parent`, but here `parent` was moved below `node`: the local
-    /// move goes back to where the server has the folder.
-    pub(super) fn break_cycle(
+    /// The server puts `node` into `parent`, but here `parent` is below `node`: folders that were
+    /// moved here go back. False when none was: then the server has moved one, and tells so later.
+    fn break_cycle(
         &self,
         c: &Conn<'_>,
         parent: Nid,
         node: &Node,
         applied: &mut Applied,
-    ) -> Result<(), TreeError> {
+    ) -> Result<bool, TreeError> {
+        let mut undone = HashSet::new();
         while is_below(c, parent, node.nid)? {
-            let mut at = parent;
-            let undone = loop {
-                let dir = c.node(at)?.ok_or(TreeError::NotFound)?;
-                if let Some(home) = c.base_places(&dir.id)?.into_iter().next()
-                    && let Some(home_nid) = c.nid_of(&home.parent)?
-                {
-                    self.free_other_places(c, &dir, applied)?;
-                    if c.dirent(home_nid, &home.name)?.is_none() {
-                        self.journal.note_dirent(
-                            c,
-                            dir.ns,
-                            home.parent,
-                            &home.name,
-                            None,
-                            Some(dir.id),
-                        )?;
-                        c.put_dirent(home_nid, &home.name, dir.nid)?;
-                        c.add_links(dir.nid, 1, now())?;
-                        applied
-                            .invalid
-                            .push(Invalidation::Entry { parent: home_nid, name: home.name });
-                        break true;
-                    }
-                }
-                match c.places(at)?.into_iter().next() {
-                    Some((up, _)) if at != node.nid => at = up,
-                    _ => break false,
-                }
-            };
-            if !undone {
-                return Err(TreeError::Protocol("folders of the server form a cycle".into()));
+            if !self.undo_a_move(c, parent, node.nid, &mut undone, applied)? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes the first folder on the way from `from` up to `top` that was moved here, and was not
+    /// `undone` before, back to where the server has it; to the top of its namespace when that
+    /// place is gone. False when there is none.
+    fn undo_a_move(
+        &self,
+        c: &Conn<'_>,
+        from: Nid,
+        top: Nid,
+        undone: &mut HashSet<Nid>,
+        applied: &mut Applied,
+    ) -> Result<bool, TreeError> {
+        let mut at = from;
+        while at != top {
+            let dir = c.node(at)?.ok_or(TreeError::NotFound)?;
+            let home = c.base_places(&dir.id)?.into_iter().next();
+            if let Some(home) = home.filter(|_| undone.insert(at)) {
+                self.free_other_places(c, &dir, applied)?;
+                let back = match c.node_by_id(&home.parent)? {
+                    Some(folder) if folder.links > 0 && !is_below(c, folder.nid, at)? => folder,
+                    _ => self.top_of(c, dir.ns)?,
+                };
+                let name = match c.dirent(back.nid, &home.name)? {
+                    None => home.name,
+                    Some(_) => self.free_conflict_name(c, back.nid, &home.name)?.into_bytes(),
+                };
+                self.journal.note_dirent(c, dir.ns, back.id, &name, None, Some(dir.id))?;
+                c.put_dirent(back.nid, &name, at)?;
+                c.add_links(at, 1, now())?;
+                applied.invalid.push(Invalidation::Entry { parent: back.nid, name });
+                return Ok(true);
+            }
+            match c.places(at)?.into_iter().next() {
+                Some((up, _)) => at = up,
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The root folder of a namespace.
+    fn top_of(&self, c: &Conn<'_>, ns: NamespaceId) -> Result<Node, TreeError> {
+        let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
+        c.node(space.root)?.ok_or(TreeError::NotFound)
     }
 
     /// Both sides put something new under one name.
@@ -216,7 +238,7 @@ impl Tree {
         c.delete_base_dirent(&row.parent, name)?;
         self.journal.note_dirent(c, dir.ns, dir.id, free.as_bytes(), None, Some(local.id))?;
         applied.invalid.push(Invalidation::Entry { parent, name: free.into_bytes() });
-        self.place(c, parent, name, child, applied)
+        self.place(c, row, parent, child, applied)
     }
 
     /// One and the same: what was made here takes the identity of what the server has.

@@ -103,6 +103,9 @@ pub enum TreeError {
     CrossDevice,
     #[error("the server sent what makes no sense: {0}")]
     Protocol(String),
+    /// Folders form a cycle until rows behind this page are applied with it.
+    #[error("the server's changes make sense only together with those of the next page")]
+    Torn,
     #[error("over a limit")]
     Limit,
     #[error("no room for more extended attributes")]

@@ -183,6 +183,71 @@ fn folders_moved_into_each_other_do_not_vanish() {
     assert_eq!(files["y/in-y"], "2");
 }
 
+/// The server tells the newest state of each entry, so a move may come before the one that made
+/// room for it. `between` files put the two on different pages.
+fn a_folder_moved_below_its_own_child(between: usize) {
+    let world = World::new();
+    let (alice, mut bob) = (world.device("alice"), world.device("bob"));
+    alice.mkdir("a");
+    alice.mkdir("a/b");
+    alice.write("a/b/f", b"deep");
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    for (from, to) in [("a/b", "b"), ("a", "b/a")] {
+        alice.rename(from, to);
+        alice.sync();
+    }
+    for i in 0..between {
+        alice.write(&format!("b/a/{i}"), b"x");
+    }
+    alice.sync();
+    alice.write("b/a/b", b"file");
+    alice.sync();
+    alice.rename("b", "c");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&alice, &bob]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files["c/f"], "deep");
+    assert_eq!(files["c/a/b"], "file");
+    assert_eq!(files.len(), 4 + between);
+}
+
+#[test]
+fn a_folder_moved_below_its_own_child_arrives_whatever_changed_last() {
+    a_folder_moved_below_its_own_child(0);
+}
+
+#[test]
+fn a_folder_moved_below_its_own_child_arrives_over_several_pages() {
+    a_folder_moved_below_its_own_child(700);
+}
+
+#[test]
+fn a_move_that_is_undone_finds_its_place_taken() {
+    let world = World::new();
+    let (alice, mut bob) = (world.device("alice"), world.device("bob"));
+    for name in ["x", "y"] {
+        alice.mkdir(name);
+        alice.write(&format!("{name}/in {name}"), b"1");
+    }
+    all_sync(&[&alice, &bob]);
+    bob.go_offline();
+    bob.rename("x", "y/x");
+    bob.mkdir("x");
+    bob.write("x/new", b"2");
+    alice.rename("y", "x/y");
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&bob, &alice]);
+    all_sync(&[&bob, &alice]);
+    let files = same_files(&[&alice, &bob]);
+    for (end, text) in [("/in x", "1"), ("/y/in y", "1"), ("x/new", "2")] {
+        let found = files.iter().any(|(name, t)| name.ends_with(end) && t == text);
+        assert!(found, "{end} in {files:?}");
+    }
+}
+
 #[test]
 fn an_editors_save_is_one_new_version_of_the_same_file() {
     let world = World::new();
