@@ -28,6 +28,7 @@ use crate::fs::Owner;
 use crate::fs::Space;
 use crate::fuse;
 use crate::fuse::MountOptions;
+use crate::fuse::Strict;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::journal::Journal;
@@ -56,6 +57,7 @@ pub struct Setup {
     pub _lock: File,
     pub dir: PathBuf,
     pub options: MountOptions,
+    pub strict: bool,
     pub cache_bytes: u64,
     pub detached: bool,
 }
@@ -117,8 +119,9 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         mount: setup.dir.display().to_string(),
         stop: stop.clone(),
     });
+    let strict = setup.strict.then(|| Strict::new(daemon.engine.clone(), daemon.link.clone()));
     let control = tokio::spawn(control::serve(home, daemon)?);
-    let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle)
+    let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle, strict)
         .map_err(|e| mount_failed(setup, &e))?;
     let (tell_damage, damage) = tokio::sync::oneshot::channel();
     let tasks = [

@@ -45,15 +45,13 @@ pub struct Mount {
     /// Let other users of this machine in (their permissions are checked)
     #[arg(long)]
     allow_other: bool,
-    /// open() asks for the newest version, close() waits for the server (not in this version)
+    /// open() asks the server for the newest version, close() and fsync() return when it has the
+    /// file; without the server they fail. For programs on several devices that take turns
     #[arg(long)]
     strict: bool,
 }
 
 pub fn run(c: &Mount) -> anyhow::Result<()> {
-    if c.strict {
-        bail!("--strict is not in this version yet; without it changes travel within a second");
-    }
     let home = Home::from_env()?;
     let detached = std::env::var_os(DETACHED).is_some();
     if c.foreground || detached {
@@ -86,6 +84,7 @@ fn serve(c: &Mount, home: &Home, detached: bool) -> anyhow::Result<()> {
         _lock: lock,
         dir: point.path,
         options,
+        strict: c.strict,
         cache_bytes: c.cache_size,
         detached,
     })

@@ -95,6 +95,11 @@ impl DriveFs {
         }
     }
 
+    /// True when a name of the tree leads to this inode.
+    pub fn is_named(&self, nid: Nid) -> bool {
+        self.tree.node(nid).is_ok_and(|n| n.links > 0 && !n.superseded)
+    }
+
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
         if name.len() > NAME_MAX_BYTES {
             return Err(NameError::TooLong.into());

@@ -56,6 +56,7 @@ use super::convert::time;
 use super::convert::to_ns;
 use super::errno::errno;
 use super::interrupt;
+use super::strict::Strict;
 use super::threads::Guarded;
 use crate::fs::Allocate;
 use crate::fs::Attr;
@@ -79,6 +80,8 @@ pub(super) struct Adapter {
     pub runtime: Handle,
     /// Set once the session is there.
     pub notifier: Arc<OnceLock<Notifier>>,
+    /// Set for mounts with `--strict`.
+    pub strict: Option<Strict>,
     pub callers: Arc<Callers>,
     /// Set once the session is there, if they may follow callers.
     pub threads: Arc<OnceLock<Guarded>>,
@@ -97,6 +100,20 @@ impl Adapter {
         {
             threads.put(place);
         }
+    }
+
+    /// A name that is not here: with `--strict` the server is asked, and the kernel keeps no word of
+    /// what is not there.
+    fn look_up_newest(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(strict) = self.strict.clone() else { return reply.error(Errno::ENOENT) };
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        self.runtime.spawn(async move {
+            if let Err(e) = strict.newest().await {
+                return reply.error(e);
+            }
+            let listed = fs.list_folders(&fs.unlisted(&[parent.0])).await;
+            entry(reply, listed.and_then(|()| fs.lookup(parent.0, name.as_bytes())));
+        });
     }
 
     /// Runs `then` when these folders show all that they have: at once, but for folders that the
@@ -150,6 +167,9 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.asked(req);
         match self.fs.lookup(parent.0, name.as_bytes()) {
+            Err(TreeError::NotFound) if self.strict.is_some() => {
+                self.look_up_newest(parent, name, reply);
+            }
             Err(TreeError::NotFound) => {
                 let name = name.to_owned();
                 self.when_listed(&[parent.0], move |fs, listed| {
@@ -364,12 +384,17 @@ impl Filesystem for Adapter {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.asked(req);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        match self.fs.open(ino.0, writes) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-            // The name leads to a newer inode by now: let the kernel look it up again.
-            Err(TreeError::NotFound) => reply.error(Errno::from_i32(libc::ESTALE)),
-            Err(e) => reply.error(errno(&e)),
-        }
+        let Some(strict) = self.strict.clone() else {
+            return opened(reply, self.fs.open(ino.0, writes));
+        };
+        let (fs, named) = (self.fs.clone(), self.fs.is_named(ino.0));
+        self.runtime.spawn(async move {
+            match strict.newest().await {
+                Err(e) => reply.error(e),
+                Ok(()) if named && !fs.is_named(ino.0) => opened(reply, Err(TreeError::NotFound)),
+                Ok(()) => opened(reply, fs.open(ino.0, writes)),
+            }
+        });
     }
 
     fn read(
@@ -419,13 +444,23 @@ impl Filesystem for Adapter {
     fn flush(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Every write is safe when it is answered; without this each close is a round trip cheaper.
-        reply.error(Errno::ENOSYS);
+        let Some(strict) = self.strict.clone() else {
+            // Every write is safe when it is answered; without this each close is a round trip
+            // cheaper.
+            return reply.error(Errno::ENOSYS);
+        };
+        let fs = self.fs.clone();
+        self.runtime.spawn(async move {
+            match strict.sent(&fs, ino.0).await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(e),
+            }
+        });
     }
 
     fn release(
@@ -449,9 +484,15 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let fs = self.fs.clone();
+        let (fs, strict, runtime) = (self.fs.clone(), self.strict.clone(), self.runtime.clone());
         // An fsync may take long: the session thread goes on meanwhile.
-        self.runtime.spawn_blocking(move || empty(reply, fs.fsync(ino.0, fh.0)));
+        self.runtime.spawn_blocking(move || match (fs.fsync(ino.0, fh.0), strict) {
+            (Ok(()), Some(strict)) => match runtime.block_on(strict.sent(&fs, ino.0)) {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(e),
+            },
+            (result, _) => empty(reply, result),
+        });
     }
 
     fn fallocate(
@@ -662,6 +703,15 @@ impl Filesystem for Adapter {
 fn empty(reply: ReplyEmpty, result: Result<(), TreeError>) {
     match result {
         Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn opened(reply: ReplyOpen, result: Result<u64, TreeError>) {
+    match result {
+        Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+        // The name leads to a newer inode by now: let the kernel look it up again.
+        Err(TreeError::NotFound) => reply.error(Errno::from_i32(libc::ESTALE)),
         Err(e) => reply.error(errno(&e)),
     }
 }

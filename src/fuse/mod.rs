@@ -8,6 +8,7 @@ mod interrupt;
 mod invalidate;
 mod mountpoint;
 mod readahead;
+mod strict;
 mod threads;
 
 use std::io;
@@ -32,6 +33,7 @@ pub use mountpoint::Mounted;
 pub use mountpoint::is_dead;
 pub use mountpoint::is_mounted;
 pub use mountpoint::unmount;
+pub use strict::Strict;
 
 /// What is logged unless RUST_LOG says otherwise. fuser reports each reply to a request that the
 /// kernel gave up meanwhile (an interrupted program) as an error: it is none.
@@ -46,12 +48,13 @@ pub struct MountOptions {
     pub extra: Vec<String>,
 }
 
-/// Mounts the drive. It is usable when this returns; dropping the session unmounts.
+/// Mounts the drive; with `strict`, close-to-open across devices. It is usable when this returns; dropping the session unmounts.
 pub fn mount(
     fs: Arc<DriveFs>,
     dir: &Path,
     options: &MountOptions,
     runtime: tokio::runtime::Handle,
+    strict: Option<Strict>,
 ) -> io::Result<BackgroundSession> {
     let tree = fs.tree().clone();
     let mut config = Config::default();
@@ -77,6 +80,7 @@ pub fn mount(
         fs,
         runtime,
         notifier: notifier.clone(),
+        strict,
         callers: callers.clone(),
         threads: guarded.clone(),
     };

@@ -350,6 +350,11 @@ impl EngineHandle {
         Ok(Goal { position, pull: self.shared.want_pull() })
     }
 
+    /// Starts to take in all that the server has now.
+    pub fn begin_pull(&self) -> Goal {
+        Goal { position: 0, pull: self.shared.want_pull() }
+    }
+
     /// True when the goal is reached.
     pub fn is_reached(&self, goal: &Goal) -> Result<bool, TreeError> {
         let first = self.tree.db().peek(|c| c.min_since())?;

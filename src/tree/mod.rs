@@ -55,6 +55,7 @@ pub use ops::SetAttrs;
 pub use pending::PendingDirent;
 pub use pending::PendingNode;
 pub use pending::QueueItem;
+pub use pending::Sent;
 pub use rename::RenameMode;
 pub use sent::SentOp;
 

@@ -54,7 +54,34 @@ pub struct QueueItem {
     pub since: u64,
 }
 
+/// Whether the server has a file as it was at some position of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    Yes,
+    NotYet,
+    /// And why.
+    Refused(String),
+}
+
 impl Tree {
+    /// Whether the server has what was made of a file, name and content, before `position`. Of one
+    /// that was removed, there is nothing to have.
+    pub fn sent_file(&self, nid: Nid, position: u64) -> Result<Sent, TreeError> {
+        self.db.read(|c| {
+            let Some(node) = c.node(nid)?.filter(|n| n.links > 0) else { return Ok(Sent::Yes) };
+            if let Some(base) = c.base_node(&node.id)?.filter(|b| b.since < position) {
+                return Ok(base.error.map_or(Sent::NotYet, Sent::Refused));
+            }
+            for (parent, name) in c.places(nid)? {
+                let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
+                if c.base_dirent(&dir.id, &name)?.is_some_and(|b| b.since < position) {
+                    return Ok(Sent::NotYet);
+                }
+            }
+            Ok(Sent::Yes)
+        })
+    }
+
     /// Up to `limit` pending nodes and entries each, oldest first, in one snapshot.
     pub fn pending(
         &self,

@@ -2,13 +2,13 @@
 # fsx: random reads, writes, mappings, truncations, holes and copies of one file, each compared
 # with what it must be. Also while the server comes and goes, and with a small cache.
 #
-# LONG=1: ten seeds of 100,000 operations.
+# LONG=1: ten seeds of 100,000 operations, or those of $SEEDS.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need_tool fsx
 
 if [ "${LONG:-}" ]; then
-    seeds=(1 2 3 4 5 6 7 8 9 10)
+    read -r -a seeds <<<"${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
     ops=100000
 else
     seeds=(1 2)
