@@ -18,6 +18,9 @@ use crate::home::Home;
 
 /// Longest wait for the daemon's end after the unmount.
 const END_WAIT: Duration = Duration::from_secs(30);
+/// How long a mount that is in use gets to become free.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Args)]
 pub struct Umount {
@@ -50,7 +53,7 @@ pub fn run(c: &Umount) -> anyhow::Result<()> {
             Ok(Ok(Reply::Status(status))) => status.queue_files,
             _ => 0,
         };
-    match fuse::unmount(&path, c.lazy) {
+    match unmount(&path, c.lazy) {
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => bail!(
             "{} is in use: programs have files open there or stand in it. End them (`fuser -m {}` \
              lists them) or use --lazy",
@@ -73,6 +76,19 @@ pub fn run(c: &Umount) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Unmounts; the kernel may still be ending what a program that is gone has asked.
+fn unmount(path: &Path, lazy: bool) -> io::Result<()> {
+    let until = Instant::now() + BUSY_WAIT;
+    loop {
+        match fuse::unmount(path, lazy) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// The home that a mount belongs to, as its root tells.
 fn home_of(mount: &Path) -> anyhow::Result<Home> {
     let mut value = vec![0; 4096];
@@ -89,7 +105,7 @@ fn wait_for_end(home: &Home) -> anyhow::Result<()> {
         if Instant::now() > until {
             bail!("unmounted, but the daemon has not ended within {END_WAIT:?}");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOOK_EVERY);
     }
     Ok(())
 }
