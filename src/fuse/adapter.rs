@@ -19,7 +19,6 @@ use fuser::FileAttr;
 use fuser::FileHandle;
 use fuser::Filesystem;
 use fuser::FopenFlags;
-use fuser::Generation;
 use fuser::INodeNo;
 use fuser::InitFlags;
 use fuser::IoctlFlags;
@@ -49,31 +48,35 @@ use tokio::runtime::Handle;
 
 use super::callers::Callers;
 use super::convert::FRAGMENT_BYTES;
+use super::convert::caller;
+use super::convert::clears_suid;
 use super::convert::file_attr;
 use super::convert::file_type;
+use super::convert::new_node;
 use super::convert::no_attr;
 use super::convert::time;
 use super::convert::to_ns;
 use super::errno::errno;
 use super::interrupt;
+use super::reply::GENERATION;
+use super::reply::TTL;
+use super::reply::attr;
+use super::reply::done;
+use super::reply::empty;
+use super::reply::entry;
+use super::reply::opened;
+use super::reply::xattr;
 use super::strict::Strict;
 use super::threads::Guarded;
 use crate::fs::Allocate;
-use crate::fs::Attr;
-use crate::fs::Caller;
 use crate::fs::DriveFs;
 use crate::fs::ReadHere;
 use crate::fs::Spot;
-use crate::tree::NewNode;
 use crate::tree::RenameMode;
 use crate::tree::SetAttrs;
 use crate::tree::TreeError;
 
-/// How long the kernel may keep names and attributes: changes invalidate them.
-const TTL: Duration = Duration::from_secs(24 * 3600);
 const REQUEST_BYTES: u32 = 1024 * 1024;
-/// Numbers are used once, so no generation is needed.
-const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adapter {
     pub fs: Arc<DriveFs>,
@@ -455,12 +458,7 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOSYS);
         };
         let fs = self.fs.clone();
-        self.runtime.spawn(async move {
-            match strict.sent(&fs, ino.0).await {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(e),
-            }
-        });
+        self.runtime.spawn(async move { done(reply, strict.sent(&fs, ino.0).await) });
     }
 
     fn release(
@@ -487,10 +485,7 @@ impl Filesystem for Adapter {
         let (fs, strict, runtime) = (self.fs.clone(), self.strict.clone(), self.runtime.clone());
         // An fsync may take long: the session thread goes on meanwhile.
         self.runtime.spawn_blocking(move || match (fs.fsync(ino.0, fh.0), strict) {
-            (Ok(()), Some(strict)) => match runtime.block_on(strict.sent(&fs, ino.0)) {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(e),
-            },
+            (Ok(()), Some(strict)) => done(reply, runtime.block_on(strict.sent(&fs, ino.0))),
             (result, _) => empty(reply, result),
         });
     }
@@ -698,58 +693,4 @@ impl Filesystem for Adapter {
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), None, 0));
     }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<(), TreeError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn opened(reply: ReplyOpen, result: Result<u64, TreeError>) {
-    match result {
-        Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-        // The name leads to a newer inode by now: let the kernel look it up again.
-        Err(TreeError::NotFound) => reply.error(Errno::from_i32(libc::ESTALE)),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn entry(reply: ReplyEntry, result: Result<Attr, TreeError>) {
-    match result {
-        Ok(attr) => reply.entry(&TTL, &file_attr(&attr), GENERATION),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn attr(reply: ReplyAttr, result: Result<Attr, TreeError>) {
-    match result {
-        Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
-    if size == 0 {
-        reply.size(value.len() as u32);
-    } else if value.len() > size as usize {
-        reply.error(Errno::ERANGE);
-    } else {
-        reply.data(value);
-    }
-}
-
-/// True for callers whose writes take set-user-ID and set-group-ID away. The kernel means those
-/// without CAP_FSETID, and tells it with writes only.
-fn clears_suid(req: &Request) -> bool {
-    req.uid() != 0
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
-}
-
-fn new_node(kind: NodeKind, mode: u32, rdev: u32, target: Option<Vec<u8>>) -> NewNode {
-    NewNode { kind, mode, uid: None, gid: None, rdev, target }
 }

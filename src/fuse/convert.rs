@@ -9,10 +9,13 @@ use drivefs_core::node::TimeNs;
 use fuser::FileAttr;
 use fuser::FileType;
 use fuser::INodeNo;
+use fuser::Request;
 use fuser::TimeOrNow;
 
 use crate::fs::Attr;
+use crate::fs::Caller;
 use crate::journal::now;
+use crate::tree::NewNode;
 
 /// Unit of statfs and of block counts in stat (bytes).
 pub(super) const FRAGMENT_BYTES: u64 = 4096;
@@ -97,4 +100,18 @@ pub(super) fn time(t: TimeOrNow) -> TimeNs {
         TimeOrNow::Now => now(),
         TimeOrNow::SpecificTime(t) => to_ns(t),
     }
+}
+
+/// True for callers whose writes take set-user-ID and set-group-ID away. The kernel means those
+/// without CAP_FSETID, and tells it with writes only.
+pub(super) fn clears_suid(req: &Request) -> bool {
+    req.uid() != 0
+}
+
+pub(super) fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid() }
+}
+
+pub(super) fn new_node(kind: NodeKind, mode: u32, rdev: u32, target: Option<Vec<u8>>) -> NewNode {
+    NewNode { kind, mode, uid: None, gid: None, rdev, target }
 }

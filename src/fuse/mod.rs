@@ -8,6 +8,7 @@ mod interrupt;
 mod invalidate;
 mod mountpoint;
 mod readahead;
+mod reply;
 mod strict;
 mod threads;
 
