@@ -178,8 +178,9 @@ mod tests {
 
     #[test]
     fn an_older_database_is_brought_up_with_all_its_rows_and_once_only() {
-        let (old, new) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir());
-        let mut old = open(&old);
+        let folder = || tempfile::tempdir().expect("a folder");
+        let (old_at, new_at) = (folder(), folder());
+        let mut old = open(&old_at);
         version_1(&mut old);
         for _ in 0..2 {
             ensure(&mut old).expect("upgrades");
@@ -192,7 +193,7 @@ mod tests {
         assert_eq!(rows[1].get::<Option<String>>(2), Ok(None));
         let emptied = old.query("SELECT emptied_seq FROM namespace", &[]).expect("reads");
         assert_eq!(emptied[0].get::<u64>(0), Ok(0));
-        let mut new = open(&new.expect("a folder"));
+        let mut new = open(&new_at);
         ensure(&mut new).expect("makes");
         assert_eq!(shape(&mut new), shape(&mut old), "one schema, whichever way it came");
     }
