@@ -6,6 +6,7 @@ mod cli;
 pub mod control;
 pub mod fs;
 pub mod fuse;
+pub mod history;
 pub mod home;
 pub mod journal;
 pub mod remote;

@@ -49,6 +49,16 @@ pub const COMMIT_OPS_MAX: usize = 1000;
 pub const HASHES_MAX: usize = 4096;
 /// Most rows a page of changes aims at; a page always ends with a whole commit.
 pub const CHANGES_ROWS_MAX: u32 = 2000;
+/// Most versions in one answer, and most bytes of their manifest roots together.
+pub const VERSIONS_ROWS_MAX: u32 = 500;
+pub const VERSIONS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most versions of one file that `keep` pins.
+pub const VERSIONS_KEPT_MAX: u32 = 200;
+/// Most entries in one answer about the trash or the past of a folder.
+pub const TRASH_ROWS_MAX: u32 = 2000;
+/// Deletions with no longer pause between them are one: a folder comes back with what went in the
+/// same go (seconds).
+pub const TRASH_PAUSE_SECS: i64 = 5 * 60;
 /// Largest JSON body of a request (bytes).
 pub const JSON_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 

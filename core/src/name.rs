@@ -63,8 +63,17 @@ impl Name {
     pub fn conflicted_copy(&self, device: &str, date: &str, n: u32) -> Self {
         let device: String =
             device.chars().filter(|c| !c.is_control() && *c != '/').take(32).collect();
-        let count = if n > 1 { format!(" {n}") } else { String::new() };
-        let note = format!(" ({device}'s conflicted copy {date}{count})");
+        self.with_note(&format!("{device}'s conflicted copy {date}{}", count(n)))
+    }
+
+    /// The name of what comes back from history while this name is taken:
+    /// `report (restored 2026-11-22).txt`, then ` 2`, ` 3`, ... for `n > 1`.
+    pub fn restored_copy(&self, date: &str, n: u32) -> Self {
+        self.with_note(&format!("restored {date}{}", count(n)))
+    }
+
+    fn with_note(&self, note: &str) -> Self {
+        let note = format!(" ({note})");
         let dot = self.0.iter().rposition(|&c| c == b'.').filter(|&i| i > 0);
         let (stem, extension) = self.0.split_at(dot.unwrap_or(self.0.len()));
         let extension = if extension.len() > 32 { &extension[..32] } else { extension };
@@ -74,6 +83,10 @@ impl Name {
         bytes.extend_from_slice(extension);
         Self(bytes)
     }
+}
+
+fn count(n: u32) -> String {
+    if n > 1 { format!(" {n}") } else { String::new() }
 }
 
 /// The largest cut at or below `at` that does not split a UTF-8 sequence.
@@ -152,9 +165,13 @@ mod tests {
             bytes in proptest::collection::vec(1u8.., 1..256), device in ".{0,60}", n in 1u32..200,
         ) {
             if let Ok(name) = Name::new(bytes) {
-                let copy = name.conflicted_copy(&device, "2026-11-22", n);
-                prop_assert!(Name::new(copy.as_bytes()).is_ok());
-                prop_assert_ne!(copy, name);
+                for copy in [
+                    name.conflicted_copy(&device, "2026-11-22", n),
+                    name.restored_copy("2026-11-22", n),
+                ] {
+                    prop_assert!(Name::new(copy.as_bytes()).is_ok());
+                    prop_assert_ne!(&copy, &name);
+                }
             }
         }
     }
@@ -180,6 +197,10 @@ mod tests {
         assert_eq!(
             name.conflicted_copy("alice-laptop", "2026-11-22", 2).to_string(),
             "report (alice-laptop's conflicted copy 2026-11-22 2).txt"
+        );
+        assert_eq!(
+            name.restored_copy("2026-11-22", 1).to_string(),
+            "report (restored 2026-11-22).txt"
         );
     }
 }

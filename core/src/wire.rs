@@ -3,6 +3,25 @@
 //! Every request carries the header `x-drivefs-wire` with `WIRE_VERSION`; a server that does not
 //! speak it answers `unsupported_wire_version`. Blocks travel as `frame` bodies.
 
+mod history;
+
+pub use history::EmptyReply;
+pub use history::EmptyRequest;
+pub use history::KeepReply;
+pub use history::KeepRequest;
+pub use history::LostFolder;
+pub use history::PastEntry;
+pub use history::PastReply;
+pub use history::PastRequest;
+pub use history::TrashEntry;
+pub use history::TrashReply;
+pub use history::TrashRequest;
+pub use history::VersionRow;
+pub use history::VersionsReply;
+pub use history::VersionsRequest;
+pub use history::WayBack;
+pub use history::Which;
+
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
@@ -299,6 +318,9 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<Blob>,
     },
+    /// Takes a node out of the trash, as it was, to a free place. Of a folder it is the folder
+    /// alone: what was in it follows by ops of its own.
+    Restore { node: NodeId, place: Place },
 }
 
 impl Change {
@@ -314,7 +336,8 @@ impl Change {
             | Self::Unlink { node, .. }
             | Self::Rmdir { node, .. }
             | Self::Setattr { node, .. }
-            | Self::Setxattr { node, .. } => *node,
+            | Self::Setxattr { node, .. }
+            | Self::Restore { node, .. } => *node,
         }
     }
 }

@@ -9,8 +9,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drivefs_core::codec;
-use drivefs_core::frame::OwnedFrame;
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::wire::BlocksRequest;
@@ -24,6 +22,7 @@ use super::CacheError;
 use super::lock;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
+use crate::remote::unpack;
 
 /// Longest silence that a reader waits through; a read must fail within 5 s.
 const FETCH_WAIT: Duration = Duration::from_millis(4_500);
@@ -322,16 +321,4 @@ enum Turn {
 
 fn no_server() -> RemoteError {
     RemoteError::Offline("no server is set up".into())
-}
-
-/// Decodes and verifies a block.
-fn unpack(frame: OwnedFrame) -> Outcome {
-    let hash = frame.hash;
-    let bad = |what: String| RemoteError::Protocol(format!("block {hash}: {what}"));
-    let block = codec::decode_owned(frame.codec, frame.encoded, frame.block_len as usize, None)
-        .map_err(|e| bad(e.to_string()))?;
-    if BlockHash::of(&block) != hash {
-        return Err(bad("its bytes do not match its name".into()));
-    }
-    Ok(block.into())
 }

@@ -4,19 +4,24 @@ mod cache;
 mod checkup;
 mod completions;
 mod daemon;
+mod diff;
 mod doctor;
+mod drive;
 mod embedded;
 mod login;
 mod mount;
 mod pin;
 mod rebuild;
+mod restore;
 mod status;
 mod sync;
 mod token;
+mod trash;
 mod umount;
+mod versions;
+mod when;
 mod why;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -52,6 +57,16 @@ enum Command {
     Status(status::Status),
     /// Wait until all local changes are on the server and all of the server's are here
     Sync(sync::Sync),
+    /// List the versions of a file
+    Versions(versions::Versions),
+    /// Bring back an old version of a file, or a folder as it was at a time
+    Restore(restore::Restore),
+    /// Keep a version for good
+    Keep(versions::Keep),
+    /// Compare two versions of a text file
+    Diff(diff::Diff),
+    /// List what was deleted, and bring it back
+    Trash(trash::Trash),
     /// Keep a file or folder on this device, for times without network
     Pin(pin::Pin),
     /// Let a pinned file or folder go again
@@ -79,6 +94,11 @@ pub fn main() -> ExitCode {
         Command::Logout(c) => login::logout(&c),
         Command::Status(c) => status::run(&c),
         Command::Sync(c) => sync::run(&c),
+        Command::Versions(c) => versions::run(&c),
+        Command::Restore(c) => restore::run(&c),
+        Command::Keep(c) => versions::keep(&c),
+        Command::Diff(c) => diff::run(&c),
+        Command::Trash(c) => trash::run(&c),
         Command::Pin(c) => pin::run(&c),
         Command::Unpin(c) => pin::unpin(&c),
         Command::Cache(c) => cache::run(&c),
@@ -114,11 +134,15 @@ fn daemon() -> anyhow::Result<(crate::control::Control, String)> {
 /// A path given by the user, as a path below the mount point; empty for the mount itself.
 fn below_mount(path: &std::path::Path, mount: &str) -> anyhow::Result<String> {
     let absolute = std::path::absolute(path)?;
-    // The file itself may be a symlink, its folder is what must be resolved.
-    let resolved: PathBuf = match (absolute.parent(), absolute.file_name()) {
-        (Some(dir), Some(name)) => dir.canonicalize().map(|d| d.join(name)).unwrap_or(absolute),
-        _ => absolute,
-    };
+    // The file itself may be a symlink, its folder is what must be resolved; of what is gone, the
+    // nearest folder that is there.
+    let mut resolved = absolute.clone();
+    for dir in absolute.ancestors().skip(1) {
+        if let (Ok(dir_there), Ok(rest)) = (dir.canonicalize(), absolute.strip_prefix(dir)) {
+            resolved = dir_there.join(rest);
+            break;
+        }
+    }
     match resolved.strip_prefix(mount) {
         Ok(rest) => Ok(rest.to_string_lossy().into_owned()),
         Err(_) => anyhow::bail!("{} is not in the drive mounted on {mount}", path.display()),

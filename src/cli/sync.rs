@@ -33,13 +33,24 @@ pub fn run(c: &Sync) -> anyhow::Result<()> {
         Some(path) => Some(super::below_mount(path, &mount)?),
         None => None,
     };
+    wait(&mut control, &mount, path, c.timeout)
+}
+
+/// Waits until all that was changed at a path below the mount (or anywhere) is on the server, and
+/// all that the server has is here.
+pub fn wait(
+    control: &mut Control,
+    mount: &str,
+    path: Option<String>,
+    timeout_secs: Option<f64>,
+) -> anyhow::Result<()> {
     // What programs wrote may still be in the page cache: hand it to the daemon first.
-    rustix::fs::syncfs(std::fs::File::open(&mount)?)?;
+    rustix::fs::syncfs(std::fs::File::open(mount)?)?;
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {pos}/{len}")?);
     bar.enable_steady_tick(Duration::from_millis(120));
     let mut most = 0;
-    let request = Request::Sync { path, timeout_secs: c.timeout };
+    let request = Request::Sync { path, timeout_secs };
     let reply = control.ask(&request, |reply| {
         let Reply::Progress { files, bytes, online, reason } = reply else { return };
         most = most.max(*files);

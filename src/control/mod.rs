@@ -5,6 +5,7 @@
 
 mod client;
 mod content;
+mod locate;
 mod protocol;
 mod server;
 mod why;
@@ -13,10 +14,12 @@ pub use client::Control;
 pub use client::ControlError;
 pub use protocol::CacheStatus;
 pub use protocol::Evicted;
+pub use protocol::Located;
 pub use protocol::Pinned;
 pub use protocol::QueueEntry;
 pub use protocol::Reply;
 pub use protocol::Request;
+pub use protocol::Space;
 pub use protocol::Status;
 pub use protocol::Why;
 pub use server::Daemon;

@@ -1,5 +1,9 @@
 //! What goes over the control socket. `Status` is also what `drivefs status --json` prints.
 
+use drivefs_core::id::NamespaceId;
+use drivefs_core::id::NodeId;
+use drivefs_core::name::Name;
+use drivefs_core::node::NodeKind;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -30,6 +34,16 @@ pub enum Request {
     Why {
         path: String,
     },
+    /// Where a path lies on the server, be it gone here.
+    Locate {
+        path: String,
+    },
+    /// The path of a node.
+    PathOf {
+        node: NodeId,
+    },
+    /// The namespaces in the mount.
+    Spaces,
     /// Unmount and end.
     Stop,
 }
@@ -60,6 +74,13 @@ pub enum Reply {
     Cache(CacheStatus),
     Evicted(Evicted),
     Why(Box<Why>),
+    Located(Box<Located>),
+    Path {
+        path: Option<String>,
+    },
+    Spaces {
+        spaces: Vec<Space>,
+    },
     Done,
     /// It cannot be done; the text says why and what to do.
     Failed {
@@ -196,4 +217,36 @@ pub struct Why {
     pub last_read_error: Option<String>,
     /// What to do, in words.
     pub advice: Vec<String>,
+}
+
+/// A path of the mount as the server knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Located {
+    /// The path that was asked, below the mount.
+    pub path: String,
+    pub ns: NamespaceId,
+    /// Path of the namespace's root in the mount; empty for the mount itself.
+    pub space: String,
+    /// Names from that root.
+    pub names: Vec<Name>,
+    /// What is there; none for what is gone.
+    pub node: Option<LocatedNode>,
+    /// Something at or below it is not on the server yet.
+    pub waiting: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LocatedNode {
+    pub node: NodeId,
+    pub kind: NodeKind,
+    pub folder: bool,
+}
+
+/// A namespace in the mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Space {
+    pub ns: NamespaceId,
+    /// Path of its root in the mount; empty for the mount itself.
+    pub path: String,
+    pub read_only: bool,
 }

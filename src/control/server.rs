@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::content;
 use super::content::blocking;
+use super::locate;
 use super::protocol::QueueEntry;
 use super::protocol::Reply;
 use super::protocol::Request;
@@ -100,6 +101,9 @@ async fn answer(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             Ok(Request::Cache) => content::cache(daemon).await,
             Ok(Request::Evict { path }) => content::evict(daemon, path).await,
             Ok(Request::Why { path }) => why::why(daemon, path).await,
+            Ok(Request::Locate { path }) => locate::locate(daemon, path).await,
+            Ok(Request::PathOf { node }) => locate::path_of(daemon, node).await,
+            Ok(Request::Spaces) => locate::spaces(daemon).await,
             Ok(Request::Stop) => {
                 daemon.stop.notify_one();
                 Reply::Done

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+use drivefs_core::codec;
 use drivefs_core::frame::OwnedFrame;
 use drivefs_core::frame::Splitter;
+use drivefs_core::id::BlockHash;
 use reqwest::Response;
 
 use super::Remote;
@@ -43,4 +46,16 @@ impl Frames {
             self.ready.extend(whole);
         }
     }
+}
+
+/// Decodes and verifies a block that came as it is, not as a delta.
+pub fn unpack(frame: OwnedFrame) -> Result<Bytes, RemoteError> {
+    let hash = frame.hash;
+    let bad = |what: String| RemoteError::Protocol(format!("block {hash}: {what}"));
+    let block = codec::decode_owned(frame.codec, frame.encoded, frame.block_len as usize, None)
+        .map_err(|e| bad(e.to_string()))?;
+    if BlockHash::of(&block) != hash {
+        return Err(bad("its bytes do not match its name".into()));
+    }
+    Ok(block.into())
 }

@@ -165,6 +165,35 @@ impl Remote {
         self.post(&self.quick, "/sync/v1/list", r).await
     }
 
+    /// Versions of a file.
+    pub async fn versions(
+        &self,
+        r: &wire::VersionsRequest,
+    ) -> Result<wire::VersionsReply, RemoteError> {
+        self.post(&self.quick, "/sync/v1/versions", r).await
+    }
+
+    /// Pins a version, or lets it go.
+    pub async fn keep(&self, r: &wire::KeepRequest) -> Result<wire::KeepReply, RemoteError> {
+        self.post(&self.quick, "/sync/v1/keep", r).await
+    }
+
+    /// What a folder held at a time.
+    pub async fn past(&self, r: &wire::PastRequest) -> Result<wire::PastReply, RemoteError> {
+        self.post(&self.patient, "/sync/v1/past", r).await
+    }
+
+    pub async fn trash(&self, r: &wire::TrashRequest) -> Result<wire::TrashReply, RemoteError> {
+        self.post(&self.patient, "/sync/v1/trash", r).await
+    }
+
+    pub async fn empty_trash(
+        &self,
+        r: &wire::EmptyRequest,
+    ) -> Result<wire::EmptyReply, RemoteError> {
+        self.post(&self.patient, "/sync/v1/trash/empty", r).await
+    }
+
     /// Held by the server until something changed or the time is up.
     pub async fn poll(&self, r: &wire::PollRequest) -> Result<wire::PollReply, RemoteError> {
         let body = to_json(r)?;

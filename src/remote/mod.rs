@@ -10,5 +10,6 @@ mod link;
 
 pub use error::RemoteError;
 pub use frames::Frames;
+pub use frames::unpack;
 pub use http::Remote;
 pub use link::Link;

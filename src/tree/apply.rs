@@ -207,10 +207,30 @@ impl Tree {
             c.insert_node(&restored)?;
             return self.restore_places(c, &restored, applied);
         }
+        if self.is_orphan(c, &local)? {
+            // Removed everywhere, written on by who has it open, and out of the trash again: what
+            // was written goes with the last handle, as of any removed file.
+            match self.spool.loaded(local.nid) {
+                Some(_) => c.update_node(&Node { id: new_id(), ..local })?,
+                None => {
+                    c.delete_node(local.nid)?;
+                    applied.gone.push(local);
+                }
+            }
+            return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
+        }
         match c.base_node(&row.node)? {
             None => self.follow(c, &local, row, applied),
             Some(base) => self.merge(c, &local, base, row, applied),
         }
+    }
+
+    /// True for what was written after its last name was gone, here and on the server.
+    fn is_orphan(&self, c: &Conn<'_>, local: &Node) -> Result<bool, TreeError> {
+        Ok(local.links == 0
+            && (local.live.is_some() || local.frozen.is_some())
+            && c.base_node(&local.id)?.is_none()
+            && c.base_places(&local.id)?.is_empty())
     }
 
     /// A node that is not ahead here takes the remote state.

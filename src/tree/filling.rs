@@ -215,7 +215,8 @@ impl Tree {
                 | Change::Mknod { place, .. }
                 | Change::Link { place, .. }
                 | Change::Unlink { place, .. }
-                | Change::Rmdir { place, .. } => [Some(place), None],
+                | Change::Rmdir { place, .. }
+                | Change::Restore { place, .. } => [Some(place), None],
                 Change::Move { from, to, .. } => [Some(from), Some(to)],
                 Change::Setattr { .. } | Change::Setxattr { .. } => [None, None],
             };

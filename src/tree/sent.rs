@@ -156,6 +156,8 @@ impl Tree {
                 self.set_version(c, node, 0)?;
                 self.now_at(c, ns, place, Some((node, false)), ahead)
             }
+            // Commands restore, the engine does not: what came of it is pulled.
+            Change::Restore { .. } => Ok(()),
             Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false)), ahead),
             Change::Move { node, from, to, replace, exchange } => {
                 let moved_folder = self.folder_at(c, from, node)?;

@@ -4,6 +4,7 @@
 
 mod cache;
 mod filling;
+mod history;
 mod model;
 mod power;
 mod random;

@@ -11,7 +11,7 @@ const CLIENT: &[&[&str]] = &[
     &["cache"],
     &["spool"],
     &["tree"],
-    &["fs", "sync"],
+    &["fs", "sync", "history"],
     &["fuse", "control"],
     &["cli"],
 ];
@@ -34,6 +34,8 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("object_store", &["server/src/blocks"]),
     ("axum", &["server/src/api"]),
     ("indicatif", &["src/cli"]),
+    ("chrono", &["src/cli"]),
+    ("similar", &["src/cli"]),
     ("clap", &["src/cli", "server/src/cli", "server/src/config.rs", "server/src/main.rs"]),
 ];
 

@@ -61,6 +61,11 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
             .route("/sync/v1/commit", post(sync::commit).layer(json()))
             .route("/sync/v1/changes", post(sync::changes).layer(small()))
             .route("/sync/v1/list", post(sync::list).layer(small()))
+            .route("/sync/v1/versions", post(sync::versions).layer(small()))
+            .route("/sync/v1/keep", post(sync::keep).layer(small()))
+            .route("/sync/v1/past", post(sync::past).layer(small()))
+            .route("/sync/v1/trash", post(sync::trash).layer(small()))
+            .route("/sync/v1/trash/empty", post(sync::empty_trash).layer(small()))
             .route_layer(known.clone())
             .route("/auth/v1/login", post(auth::login).layer(small()))
             .route_layer(from_fn(timed));

@@ -18,14 +18,24 @@ use drivefs_core::wire::ChangesReply;
 use drivefs_core::wire::ChangesRequest;
 use drivefs_core::wire::CommitReply;
 use drivefs_core::wire::CommitRequest;
+use drivefs_core::wire::EmptyReply;
+use drivefs_core::wire::EmptyRequest;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::KeepReply;
+use drivefs_core::wire::KeepRequest;
 use drivefs_core::wire::ListReply;
 use drivefs_core::wire::ListRequest;
 use drivefs_core::wire::MissingReply;
 use drivefs_core::wire::MissingRequest;
 use drivefs_core::wire::PackReply;
+use drivefs_core::wire::PastReply;
+use drivefs_core::wire::PastRequest;
 use drivefs_core::wire::PollReply;
 use drivefs_core::wire::PollRequest;
+use drivefs_core::wire::TrashReply;
+use drivefs_core::wire::TrashRequest;
+use drivefs_core::wire::VersionsReply;
+use drivefs_core::wire::VersionsRequest;
 use futures_util::StreamExt;
 use serde::Deserialize;
 
@@ -119,4 +129,44 @@ pub async fn poll(
     Body(request): Body<PollRequest>,
 ) -> Result<Json<PollReply>, ApiError> {
     Ok(Json(shared.drive.poll(asker, request).await?))
+}
+
+pub async fn versions(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<VersionsRequest>,
+) -> Result<Json<VersionsReply>, ApiError> {
+    Ok(Json(shared.drive.versions(asker, request).await?))
+}
+
+pub async fn keep(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<KeepRequest>,
+) -> Result<Json<KeepReply>, ApiError> {
+    Ok(Json(shared.drive.keep_version(asker, request).await?))
+}
+
+pub async fn past(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<PastRequest>,
+) -> Result<Json<PastReply>, ApiError> {
+    Ok(Json(shared.drive.past(asker, request).await?))
+}
+
+pub async fn trash(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<TrashRequest>,
+) -> Result<Json<TrashReply>, ApiError> {
+    Ok(Json(shared.drive.trash(asker, request).await?))
+}
+
+pub async fn empty_trash(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<EmptyRequest>,
+) -> Result<Json<EmptyReply>, ApiError> {
+    Ok(Json(shared.drive.empty_trash(asker, request).await?))
 }

@@ -4,13 +4,16 @@ pub mod account;
 pub mod changes;
 pub mod commit;
 pub mod download;
+pub mod history;
 pub mod login;
 pub mod mounts;
+pub mod trash;
 pub mod upload;
 pub mod users;
 
 mod error;
 mod load;
+mod places;
 mod poll;
 
 pub use error::DriveError;

@@ -103,7 +103,7 @@ pub(super) fn make_namespace(
     let now = clock::now_ns();
     let root = NodeId::from_parts(clock::now_millis(), rand::random());
     let seq = 1;
-    let namespace = Namespace { ns, owner, seq, root, pruned_seq: 0 };
+    let namespace = Namespace { ns, owner, seq, root, pruned_seq: 0, emptied_seq: 0 };
     namespaces::insert(sql, &namespace, clock::now_secs())?;
     namespaces::put_member(sql, ns, owner, Role::Owner)?;
     let attrs = Attrs { mode: 0o755, uid: None, gid: None, mtime: now, btime: now };

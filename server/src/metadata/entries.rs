@@ -55,6 +55,19 @@ pub fn parent(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Option
     row.map(|r| r.get(0)).transpose()
 }
 
+/// One of the places of a node.
+pub fn place(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Option<Place>, DbError> {
+    let row = sql.query_one(
+        "SELECT parent, name FROM dirent WHERE ns = ?1 AND child = ?2 LIMIT 1",
+        params![ns, node],
+    )?;
+    row.map(|r| {
+        let name = Name::new(r.get::<Vec<u8>>(1)?).map_err(|_| DbError::Decode("name"))?;
+        Ok(Place { parent: r.get(0)?, name })
+    })
+    .transpose()
+}
+
 pub fn is_empty(sql: &mut dyn Sql, ns: NamespaceId, parent: NodeId) -> Result<bool, DbError> {
     let row = sql.query_one(
         "SELECT 1 FROM dirent WHERE ns = ?1 AND parent = ?2 AND child IS NOT NULL LIMIT 1",

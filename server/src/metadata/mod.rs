@@ -8,12 +8,14 @@ pub mod accounts;
 pub mod blocks;
 pub mod changes;
 pub mod entries;
+pub mod kept;
 pub mod mounts;
 pub mod namespaces;
 pub mod nodes;
 pub mod ops;
 pub mod server;
 pub mod tokens;
+pub mod trash;
 pub mod value;
 pub mod versions;
 

@@ -19,6 +19,8 @@ pub struct Namespace {
     pub root: NodeId,
     /// Tombstones up to here are gone.
     pub pruned_seq: Seq,
+    /// What was deleted up to here is out of the trash.
+    pub emptied_seq: Seq,
 }
 
 /// A namespace as one member sees it.
@@ -30,9 +32,9 @@ pub struct Membership {
 
 pub fn insert(sql: &mut dyn Sql, n: &Namespace, created: i64) -> Result<(), DbError> {
     sql.exec(
-        "INSERT INTO namespace (ns, owner, seq, root, pruned_seq, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![n.ns, n.owner, n.seq, n.root, n.pruned_seq, created],
+        "INSERT INTO namespace (ns, owner, seq, root, pruned_seq, emptied_seq, created)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![n.ns, n.owner, n.seq, n.root, n.pruned_seq, n.emptied_seq, created],
     )?;
     Ok(())
 }
@@ -58,11 +60,11 @@ pub fn membership(
     user: UserId,
 ) -> Result<Option<Membership>, DbError> {
     let row = sql.query_one(
-        "SELECT n.ns, n.owner, n.seq, n.root, n.pruned_seq, m.role
+        "SELECT n.ns, n.owner, n.seq, n.root, n.pruned_seq, n.emptied_seq, m.role
          FROM member m JOIN namespace n ON n.ns = m.ns WHERE m.ns = ?1 AND m.user = ?2",
         params![ns, user],
     )?;
-    row.map(|row| Ok(Membership { namespace: namespace_of(&row)?, role: role_of(row.get(5)?)? }))
+    row.map(|row| Ok(Membership { namespace: namespace_of(&row)?, role: role_of(row.get(6)?)? }))
         .transpose()
 }
 
@@ -70,7 +72,8 @@ pub fn membership(
 pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbError> {
     // An update that changes nothing locks the row on every database.
     let row = sql.query_one(
-        "UPDATE namespace SET seq = seq WHERE ns = ?1 RETURNING ns, owner, seq, root, pruned_seq",
+        "UPDATE namespace SET seq = seq WHERE ns = ?1
+         RETURNING ns, owner, seq, root, pruned_seq, emptied_seq",
         params![ns],
     )?;
     row.as_ref().map(namespace_of).transpose()
@@ -81,6 +84,12 @@ pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq) -> Result<(), DbErr
     Ok(())
 }
 
+/// What was deleted until now leaves the trash.
+pub fn set_emptied(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq) -> Result<(), DbError> {
+    sql.exec("UPDATE namespace SET emptied_seq = ?2 WHERE ns = ?1", params![ns, seq])?;
+    Ok(())
+}
+
 fn namespace_of(row: &Row) -> Result<Namespace, DbError> {
     Ok(Namespace {
         ns: row.get(0)?,
@@ -88,6 +97,7 @@ fn namespace_of(row: &Row) -> Result<Namespace, DbError> {
         seq: row.get(2)?,
         root: row.get(3)?,
         pruned_seq: row.get(4)?,
+        emptied_seq: row.get(5)?,
     })
 }
 

@@ -143,19 +143,35 @@ pub fn set_xattrs(
     Ok(())
 }
 
+/// When a node was deleted, by which device, and its last place.
+pub struct Deletion<'a> {
+    pub last: &'a Place,
+    pub at: TimeNs,
+    pub by: &'a str,
+}
+
 /// Makes the node a tombstone that remembers its last place.
 pub fn set_deleted(
     sql: &mut dyn Sql,
     ns: NamespaceId,
     node: NodeId,
-    last: &Place,
-    now: TimeNs,
+    how: &Deletion<'_>,
     seq: Seq,
 ) -> Result<(), DbError> {
     sql.exec(
-        "UPDATE node SET deleted_ns = ?3, last_parent = ?4, last_name = ?5, changed_seq = ?6
-         WHERE ns = ?1 AND node = ?2",
-        params![ns, node, now, last.parent, last.name.as_bytes(), seq],
+        "UPDATE node SET deleted_ns = ?3, last_parent = ?4, last_name = ?5, deleted_by = ?6,
+         changed_seq = ?7 WHERE ns = ?1 AND node = ?2",
+        params![ns, node, how.at, how.last.parent, how.last.name.as_bytes(), how.by, seq],
+    )?;
+    Ok(())
+}
+
+/// Makes a tombstone a live node again.
+pub fn set_live(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId, seq: Seq) -> Result<(), DbError> {
+    sql.exec(
+        "UPDATE node SET deleted_ns = NULL, last_parent = NULL, last_name = NULL,
+         deleted_by = NULL, changed_seq = ?3 WHERE ns = ?1 AND node = ?2",
+        params![ns, node, seq],
     )?;
     Ok(())
 }
@@ -198,7 +214,7 @@ pub(super) fn row_of(r: &Row) -> Result<NodeRow, DbError> {
     })
 }
 
-fn kind_of(number: u8) -> Result<NodeKind, DbError> {
+pub(super) fn kind_of(number: u8) -> Result<NodeKind, DbError> {
     NodeKind::from_u8(number).ok_or(DbError::Decode("node kind"))
 }
 

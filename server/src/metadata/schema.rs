@@ -5,14 +5,16 @@
 //! except where `_ns` says nanoseconds.
 
 use super::DbError;
-use super::Sql;
 use super::sqlite::Sqlite;
-use super::value::params;
 
 /// The newest schema version that this program knows.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = STEPS.len() as i64;
 
-/// Makes the schema in an empty database; refuses one from a newer program.
+/// What leads from each version to the next; the first starts from nothing. A new database takes
+/// all of them, too: there is one way to a schema.
+const STEPS: &[&str] = &[TABLES, HISTORY];
+
+/// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
     db.batch("BEGIN IMMEDIATE")?;
     let result = ensure_locked(db);
@@ -22,21 +24,21 @@ pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
 
 fn ensure_locked(db: &mut Sqlite) -> Result<(), DbError> {
     db.batch("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")?;
-    match super::server::note(db, "schema_version")? {
-        None => {
-            db.batch(TABLES)?;
-            db.exec(
-                "INSERT INTO meta (key, value) VALUES ('schema_version', ?1)",
-                params![VERSION.to_string()],
-            )?;
-            Ok(())
-        }
-        Some(text) => match text.parse::<i64>() {
-            Ok(VERSION) => Ok(()),
-            Ok(found) if found > VERSION => Err(DbError::Newer { found, known: VERSION }),
-            _ => Err(DbError::Decode("schema version")),
-        },
+    let found = match super::server::note(db, "schema_version")? {
+        None => 0,
+        Some(text) => text.parse::<i64>().map_err(|_| DbError::Decode("schema version"))?,
+    };
+    if found > VERSION {
+        return Err(DbError::Newer { found, known: VERSION });
     }
+    let done = usize::try_from(found).map_err(|_| DbError::Decode("schema version"))?;
+    for step in &STEPS[done..] {
+        db.batch(step)?;
+    }
+    if found < VERSION {
+        super::server::set_note(db, "schema_version", &VERSION.to_string())?;
+    }
+    Ok(())
 }
 
 const TABLES: &str = "
@@ -123,3 +125,88 @@ CREATE TABLE op_result (
 ) WITHOUT ROWID;
 CREATE INDEX op_result_created ON op_result (created);
 ";
+
+/// Version 2: who deleted what, what left the trash, and versions that are kept.
+const HISTORY: &str = "
+ALTER TABLE node ADD COLUMN deleted_by TEXT;
+-- What was deleted up to here is out of the trash.
+ALTER TABLE namespace ADD COLUMN emptied_seq BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX node_trash ON node (ns, changed_seq, deleted_ns) WHERE deleted_ns IS NOT NULL;
+CREATE INDEX node_last_place ON node (ns, last_parent, last_name) WHERE deleted_ns IS NOT NULL;
+CREATE TABLE kept_version (
+    ns BIGINT NOT NULL, node BLOB NOT NULL, version BIGINT NOT NULL, device TEXT NOT NULL,
+    kept_ns BIGINT NOT NULL, PRIMARY KEY (ns, node, version)
+);
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Sql;
+    use crate::metadata::server::note;
+    use crate::metadata::server::set_note;
+
+    fn open(dir: &tempfile::TempDir) -> Sqlite {
+        Sqlite::open(&dir.path().join("meta.db")).expect("opens")
+    }
+
+    /// A database as version 1 left it: a namespace, a file with a version, and a deleted one.
+    fn version_1(db: &mut Sqlite) {
+        db.batch("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)").expect("meta");
+        db.batch(TABLES).expect("version 1");
+        set_note(db, "schema_version", "1").expect("notes");
+        db.batch(
+            "INSERT INTO namespace (ns, owner, seq, root, created) VALUES (1, 2, 3, x'00', 4);
+             INSERT INTO node (ns, node, kind, mode, mtime_ns, btime_ns, version, changed_seq)
+                 VALUES (1, x'01', 1, 420, 5, 5, 1, 2);
+             INSERT INTO node (ns, node, kind, mode, mtime_ns, btime_ns, version, deleted_ns,
+                 last_parent, last_name, changed_seq) VALUES (1, x'02', 1, 420, 5, 5, 1, 9, x'00',
+                 x'61', 3);
+             INSERT INTO file_version VALUES (1, x'01', 1, x'0100', 0, 'laptop', 6);",
+        )
+        .expect("rows");
+    }
+
+    fn shape(db: &mut Sqlite) -> Vec<crate::metadata::value::Row> {
+        let listed = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY type, name";
+        let columns = "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c
+             WHERE m.type = 'table' ORDER BY m.name, c.name";
+        let mut rows = db.query(listed, &[]).expect("lists");
+        rows.extend(db.query(columns, &[]).expect("lists"));
+        rows
+    }
+
+    #[test]
+    fn an_older_database_is_brought_up_with_all_its_rows_and_once_only() {
+        let folder = || tempfile::tempdir().expect("a folder");
+        let (old_at, new_at) = (folder(), folder());
+        let mut old = open(&old_at);
+        version_1(&mut old);
+        for _ in 0..2 {
+            ensure(&mut old).expect("upgrades");
+        }
+        assert_eq!(note(&mut old, "schema_version"), Ok(Some(VERSION.to_string())));
+        let rows = old.query("SELECT node, deleted_ns, deleted_by FROM node ORDER BY node", &[]);
+        let rows = rows.expect("reads");
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[1].get::<Option<i64>>(1), Ok(Some(9)));
+        assert_eq!(rows[1].get::<Option<String>>(2), Ok(None));
+        let emptied = old.query("SELECT emptied_seq FROM namespace", &[]).expect("reads");
+        assert_eq!(emptied[0].get::<u64>(0), Ok(0));
+        let mut new = open(&new_at);
+        ensure(&mut new).expect("makes");
+        assert_eq!(shape(&mut new), shape(&mut old), "one schema, whichever way it came");
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_database_as_it_was() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut db = open(&dir);
+        version_1(&mut db);
+        db.batch("CREATE TABLE kept_version (x TEXT)").expect("in the way");
+        let before = shape(&mut db);
+        assert!(ensure(&mut db).is_err());
+        assert_eq!(note(&mut db, "schema_version"), Ok(Some("1".into())));
+        assert_eq!(shape(&mut db), before);
+    }
+}

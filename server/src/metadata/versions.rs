@@ -4,6 +4,8 @@ use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::id::VersionNo;
 use drivefs_core::node::TimeNs;
+use drivefs_core::wire::Blob;
+use drivefs_core::wire::VersionRow;
 
 use super::DbError;
 use super::Sql;
@@ -73,4 +75,49 @@ pub fn roots(
     .iter()
     .map(|r| r.get(0))
     .collect()
+}
+
+/// Versions of a node older than `before`, newest first.
+pub fn list(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    before: Option<VersionNo>,
+    limit: u32,
+) -> Result<Vec<VersionRow>, DbError> {
+    let before = before.map_or(i64::MAX, |v| i64::try_from(v).unwrap_or(i64::MAX));
+    sql.query(
+        "SELECT v.version, v.size, v.device, v.committed_ns, k.kept_ns, v.content
+         FROM file_version v
+         LEFT JOIN kept_version k ON k.ns = v.ns AND k.node = v.node AND k.version = v.version
+         WHERE v.ns = ?1 AND v.node = ?2 AND v.version < ?3 ORDER BY v.version DESC LIMIT ?4",
+        params![ns, node, before, limit],
+    )?
+    .iter()
+    .map(|r| {
+        Ok(VersionRow {
+            version: r.get(0)?,
+            size: r.get(1)?,
+            device: r.get(2)?,
+            committed: r.get(3)?,
+            kept: r.get::<Option<i64>>(4)?.is_some(),
+            content: Blob(r.get(5)?),
+        })
+    })
+    .collect()
+}
+
+/// The version that was the newest at a time.
+pub fn at(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    time: TimeNs,
+) -> Result<Option<VersionNo>, DbError> {
+    let row = sql.query_one(
+        "SELECT version FROM file_version WHERE ns = ?1 AND node = ?2 AND committed_ns <= ?3
+         ORDER BY version DESC LIMIT 1",
+        params![ns, node, time],
+    )?;
+    row.map(|r| r.get(0)).transpose()
 }

@@ -4,12 +4,14 @@
 mod blocks;
 mod changes;
 mod commit;
+mod history;
 mod login;
 mod model;
 mod poll;
 mod process;
 mod quota;
 mod sharing;
+mod trash;
 mod writer;
 
 mod world;

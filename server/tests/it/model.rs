@@ -113,6 +113,7 @@ enum Step {
     Move { entry: u8, dir: u8, name: u8, replace: bool, exchange: bool },
     Remove { entry: u8 },
     Setattr { node: u8 },
+    Restore { node: u8, dir: u8, name: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -126,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
             |(entry, dir, name, replace, exchange)| Step::Move { entry, dir, name, replace, exchange }
         ),
         2 => x().prop_map(|entry| Step::Remove { entry }),
+        3 => (x(), x(), n()).prop_map(|(node, dir, name)| Step::Restore { node, dir, name }),
         1 => (x(), Just(())).prop_map(|(node, ())| Step::Setattr { node }),
     ]
 }
@@ -169,6 +171,10 @@ fn change_of(step: &Step, replica: &Replica, contents: &[Blob]) -> Option<Change
                 NodeKind::Dir => Change::Rmdir { node: *node, place },
                 _ => Change::Unlink { node: *node, place },
             }
+        }
+        Step::Restore { node, dir, name } => {
+            let lost: Vec<_> = nodes.iter().copied().filter(|n| replica.nodes[n].deleted).collect();
+            Change::Restore { node: pick(&lost, node)?, place: place(dir, name)? }
         }
         Step::Setattr { node } => Change::Setattr { node: pick(&nodes, node)?, attrs: attrs() },
     })

@@ -11,6 +11,7 @@ mod prepare;
 mod put;
 mod relocate;
 mod remove;
+mod restore;
 mod work;
 
 use drivefs_core::id::NamespaceId;
@@ -90,6 +91,7 @@ fn apply(
         ns,
         owner: namespace.owner,
         root: namespace.root,
+        emptied: namespace.emptied_seq,
         seq: namespace.seq + 1,
         device: &asker.device_name,
         now: clock::now_ns(),
@@ -107,6 +109,7 @@ fn apply(
             continue;
         }
         let result = apply_one(&mut work, op, prepared, now)?;
+        work.now += 1;
         changed |= matches!(result, OpResult::Done { .. });
         results.push(result);
     }
@@ -189,6 +192,7 @@ fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result
         Change::Setxattr { node, name, value } => {
             attrs::setxattr(work, *node, name, value.as_ref())
         }
+        Change::Restore { node, place } => restore::restore(work, *node, place),
     }
 }
 
@@ -206,6 +210,7 @@ pub(super) fn mount_in_root(
         ns: at.ns,
         owner: at.owner,
         root: at.root,
+        emptied: at.emptied_seq,
         seq,
         device: "server",
         now: clock::now_ns(),

@@ -13,6 +13,7 @@ use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::entries;
 use crate::metadata::nodes;
+use crate::metadata::nodes::Deletion;
 use crate::metadata::nodes::NodeState;
 use crate::metadata::versions;
 
@@ -22,10 +23,13 @@ pub struct Work<'a> {
     pub ns: NamespaceId,
     pub owner: UserId,
     pub root: NodeId,
+    /// What was deleted up to here is out of the trash.
+    pub emptied: Seq,
     /// Stamped on every row that the commit touches.
     pub seq: Seq,
     /// Name of the device that commits.
     pub device: &'a str,
+    /// Every op of a commit has a time of its own: the order of deletions is known.
     pub now: TimeNs,
     pub file_max: u64,
     pub quota: u64,
@@ -116,7 +120,8 @@ impl Work<'_> {
             nodes::stamp(self.sql, self.ns, node, self.seq)?;
             return Ok(());
         }
-        nodes::set_deleted(self.sql, self.ns, node, place, self.now, self.seq)?;
+        let how = Deletion { last: place, at: self.now, by: self.device };
+        nodes::set_deleted(self.sql, self.ns, node, &how, self.seq)?;
         let size = versions::size(self.sql, self.ns, node, state.version)?;
         self.used -= i64::try_from(size).unwrap_or(i64::MAX);
         Ok(())
