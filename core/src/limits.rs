@@ -49,6 +49,10 @@ pub const COMMIT_OPS_MAX: usize = 1000;
 pub const HASHES_MAX: usize = 4096;
 /// Most rows a page of changes aims at; a page always ends with a whole commit.
 pub const CHANGES_ROWS_MAX: u32 = 2000;
+/// Largest file that `resolve --keep merge` merges (bytes), and most lines of it: what comparing
+/// takes grows with the product of lines and changes.
+pub const MERGE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+pub const MERGE_MAX_LINES: usize = 10_000;
 /// Most versions in one answer, and most bytes of their manifest roots together.
 pub const VERSIONS_ROWS_MAX: u32 = 500;
 pub const VERSIONS_BYTES_MAX: usize = 8 * 1024 * 1024;

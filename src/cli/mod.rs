@@ -3,6 +3,7 @@
 mod cache;
 mod checkup;
 mod completions;
+mod conflicts;
 mod daemon;
 mod diff;
 mod doctor;
@@ -75,6 +76,10 @@ enum Command {
     Cache(cache::Cache),
     /// Tell why a file is slow, not uploaded or not here, and what to do
     Why(why::Why),
+    /// List the files that two devices changed at once
+    Conflicts(conflicts::Conflicts),
+    /// End a conflict: keep one content, the other, both, or merge them
+    Resolve(conflicts::Resolve),
     /// Tokens for scripts
     #[command(subcommand)]
     Token(token::Token),
@@ -103,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Unpin(c) => pin::unpin(&c),
         Command::Cache(c) => cache::run(&c),
         Command::Why(c) => why::run(&c),
+        Command::Conflicts(c) => conflicts::run(&c),
+        Command::Resolve(c) => conflicts::resolve(&c),
         Command::Token(c) => token::run(&c),
         Command::Doctor(c) => doctor::run(&c),
         Command::Completions(c) => completions::run(&c),

@@ -4,6 +4,7 @@
 //! (mode 0700), so whoever can reach it may ask.
 
 mod client;
+mod conflicts;
 mod content;
 mod locate;
 mod protocol;
@@ -12,13 +13,18 @@ mod why;
 
 pub use client::Control;
 pub use client::ControlError;
+pub use conflicts::resolve;
 pub use protocol::CacheStatus;
+pub use protocol::Conflict;
+pub use protocol::Conflicts;
 pub use protocol::Evicted;
+pub use protocol::Keep;
 pub use protocol::Located;
 pub use protocol::Pinned;
 pub use protocol::QueueEntry;
 pub use protocol::Reply;
 pub use protocol::Request;
+pub use protocol::Resolved;
 pub use protocol::Space;
 pub use protocol::Status;
 pub use protocol::Why;

@@ -34,6 +34,13 @@ pub enum Request {
     Why {
         path: String,
     },
+    /// All conflict files.
+    Conflicts,
+    /// Resolve the conflict at a path: that of the conflict file or of its origin.
+    Resolve {
+        path: String,
+        keep: Keep,
+    },
     /// Where a path lies on the server, be it gone here.
     Locate {
         path: String,
@@ -74,6 +81,8 @@ pub enum Reply {
     Cache(CacheStatus),
     Evicted(Evicted),
     Why(Box<Why>),
+    Conflicts(Conflicts),
+    Resolved(Resolved),
     Located(Box<Located>),
     Path {
         path: Option<String>,
@@ -183,6 +192,59 @@ pub struct Evicted {
     /// What stays: the server does not have it yet, or it is pinned.
     pub waiting_bytes: u64,
     pub pinned_bytes: u64,
+}
+
+/// What `drivefs conflicts --json` prints.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Conflicts {
+    /// The list of files is still coming in: there may be more.
+    pub filling: bool,
+    pub conflicts: Vec<Conflict>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The conflict file.
+    pub path: String,
+    pub node: String,
+    pub bytes: u64,
+    pub on_server: bool,
+    /// The file that keeps the name, where it is now; none when it was removed.
+    pub origin: Option<String>,
+    /// What that was called when they came apart.
+    pub origin_name: Option<String>,
+    pub origin_node: Option<String>,
+    pub origin_bytes: Option<u64>,
+    /// The version of it that the conflict file was an edit of; 0 when both were made separately.
+    pub base_version: Option<u64>,
+    /// The device that wrote the conflict file, and when it was kept.
+    pub device: Option<String>,
+    pub at_secs: Option<i64>,
+    pub date: Option<String>,
+}
+
+/// What a resolution keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The conflict file's content, as the newest version of the origin.
+    Mine,
+    /// What has the name now.
+    Theirs,
+    /// Both, as ordinary files.
+    Both,
+    /// The changes of both since the version that they have in common.
+    Merge,
+}
+
+/// What `drivefs resolve --json` prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolved {
+    pub kept: Keep,
+    /// The file that has the result.
+    pub path: String,
+    /// The conflict file that went.
+    pub removed: Option<String>,
 }
 
 /// What `drivefs why --json` prints.

@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use super::conflicts;
 use super::content;
 use super::content::blocking;
 use super::locate;
@@ -101,6 +102,10 @@ async fn answer(daemon: &Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             Ok(Request::Cache) => content::cache(daemon).await,
             Ok(Request::Evict { path }) => content::evict(daemon, path).await,
             Ok(Request::Why { path }) => why::why(daemon, path).await,
+            Ok(Request::Conflicts) => conflicts::conflicts(&daemon.fs).await,
+            Ok(Request::Resolve { path, keep }) => {
+                conflicts::resolve(&daemon.fs, &daemon.engine, &path, keep).await
+            }
             Ok(Request::Locate { path }) => locate::locate(daemon, path).await,
             Ok(Request::PathOf { node }) => locate::path_of(daemon, node).await,
             Ok(Request::Spaces) => locate::spaces(daemon).await,
@@ -141,7 +146,7 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         Err(e) => return Reply::Failed { message: e.to_string() },
     };
     let conflicts = match daemon.fs.tree().conflicts() {
-        Ok(paths) => paths,
+        Ok(files) => files.into_iter().map(|file| file.path).collect(),
         Err(e) => return Reply::Failed { message: e.to_string() },
     };
     let (bytes_sent, bytes_received) = daemon.link.bytes();

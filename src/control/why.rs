@@ -125,7 +125,10 @@ fn advice(why: &Why) -> Vec<String> {
         out.push("nothing to do: it is on its way; `drivefs sync` waits for it");
     }
     if why.state == "conflict" {
-        out.push("two devices changed it at once: compare both files, keep one, delete the other");
+        out.push(
+            "two devices changed it at once: `drivefs conflicts` lists both files, `drivefs resolve` \
+             keeps the one, the other, both, or merges them",
+        );
     }
     if why.here_bytes < why.bytes {
         out.push(if why.online {

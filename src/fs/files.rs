@@ -207,11 +207,17 @@ impl DriveFs {
             self.tree.journal().wake();
         }
         drop(open);
+        self.let_go(nid)?;
+        saved
+    }
+
+    /// After a use of a content: a file that was deleted meanwhile goes when it was the last one.
+    pub fn let_go(&self, nid: Nid) -> Result<(), TreeError> {
         if self.spool.loaded(nid).is_none() {
             self.spool.forget(nid);
             self.with_room(0, || self.tree.drop_orphan(nid))?;
         }
-        saved
+        Ok(())
     }
 
     /// Makes a file durable against power loss.

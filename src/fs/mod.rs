@@ -4,6 +4,7 @@
 //! except in `fsync`.
 
 mod attr;
+mod conflicts;
 mod dirs;
 mod files;
 mod listing;
@@ -27,6 +28,7 @@ use crate::tree::Tree;
 pub use attr::Attr;
 pub use attr::Owner;
 pub use attr::Space;
+pub use conflicts::Seen;
 pub use dirs::DirEntry;
 pub use files::Caller;
 pub use files::ReadHere;
@@ -83,6 +85,10 @@ impl DriveFs {
 
     pub fn spool(&self) -> &Arc<Spool> {
         &self.spool
+    }
+
+    pub fn remote(&self) -> &Remote {
+        &self.remote
     }
 }
 

@@ -100,7 +100,7 @@ impl DriveFs {
 
     /// `synced`, `pending`, `uploading`, `conflict` or `offline` (pending, and the server is not there).
     fn sync_state(&self, node: &Node) -> Result<&'static str, TreeError> {
-        if node.xattrs.contains_key(crate::tree::CONFLICT_XATTR) {
+        if node.links > 0 && node.xattrs.contains_key(crate::tree::CONFLICT_XATTR) {
             return Ok("conflict");
         }
         if !self.tree().db().peek(|c| c.is_dirty(&node.id))? {

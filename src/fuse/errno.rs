@@ -34,7 +34,7 @@ pub fn errno(e: &TreeError) -> Errno {
         TreeError::Name(_) => Errno::EINVAL,
         TreeError::Db(e) => db(e),
         TreeError::Spool(e) => spool(e),
-        TreeError::Protocol(_) | TreeError::Torn => logged(e),
+        TreeError::Protocol(_) | TreeError::Torn | TreeError::Moved => logged(e),
     }
 }
 

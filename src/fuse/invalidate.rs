@@ -36,7 +36,9 @@ fn tell(notifier: &Notifier, one: &Invalidation) -> io::Result<()> {
         // A negative offset means: attributes only.
         Invalidation::Attrs { nid } => notifier.inval_inode(INodeNo(*nid), -1, 0),
         // Of a folder, the pages are its kept listing.
-        Invalidation::Listing { nid } => notifier.inval_inode(INodeNo(*nid), 0, 0),
+        Invalidation::Listing { nid } | Invalidation::Content { nid } => {
+            notifier.inval_inode(INodeNo(*nid), 0, 0)
+        }
         Invalidation::Told(done) => {
             // Who asked may have given up.
             let _ = done.send(());

@@ -13,6 +13,7 @@ mod layer;
 mod ranges;
 mod read;
 mod refer;
+mod replace;
 mod sparse;
 mod write;
 
@@ -43,6 +44,7 @@ use content::Parts;
 pub use content::SpoolError;
 pub use holdings::Holdings;
 use layer::Layer;
+pub use refer::Still;
 
 /// How long the time of a write is remembered.
 const WRITTEN_KEPT: Duration = Duration::from_secs(60);

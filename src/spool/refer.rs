@@ -31,31 +31,38 @@ const FRESH_MIN: u64 = BLOCK_MIN_BYTES as u64;
 /// Most zeros between the end of the target and the copied range (bytes).
 const GAP_MAX: u64 = 64 * 1024 * 1024;
 /// Rounds before a copy gives way to those who go on writing.
-const ROUNDS_MAX: usize = 3;
+pub(super) const ROUNDS_MAX: usize = 3;
 /// The kernel asks for at most this much at once (bytes).
 const REQUEST_MAX: u64 = 0xffff_f000;
 
-/// A content without layers.
+/// A content without layers, as it was at one moment.
 #[derive(Clone)]
-struct Still {
-    root: Arc<Root>,
-    map: Arc<BlockMap>,
+pub struct Still {
+    pub(super) root: Arc<Root>,
+    pub(super) map: Arc<BlockMap>,
+}
+
+impl Still {
+    /// Its encoded manifest root.
+    pub fn root(&self) -> Vec<u8> {
+        self.root.encode()
+    }
 }
 
 /// Blocks that are to be sent with a new manifest.
 #[derive(Default)]
-struct New {
+pub(super) struct New {
     /// Written to files of their own, not in the index yet.
-    blocks: Vec<CachedBlock>,
+    pub(super) blocks: Vec<CachedBlock>,
     /// Good copies are in the cache already.
     present: Vec<BlockHash>,
 }
 
 /// The new block list of a target.
-struct Spliced {
-    entries: Vec<Entry>,
+pub(super) struct Spliced {
+    pub(super) entries: Vec<Entry>,
     /// How much was copied, which may be less than was asked for.
-    copied: u64,
+    pub(super) copied: u64,
 }
 
 impl Spool {
@@ -113,7 +120,7 @@ impl Spool {
     }
 
     /// Removes the files of blocks that the index did not take.
-    fn drop_unused(&self, blocks: &[CachedBlock]) -> Result<(), SpoolError> {
+    pub(super) fn drop_unused(&self, blocks: &[CachedBlock]) -> Result<(), SpoolError> {
         for block in blocks {
             self.cache.remove_unused(owner(block))?;
         }
@@ -121,7 +128,10 @@ impl Spool {
     }
 
     /// A content as blocks alone, turned into them if need be. None when somebody wrote meanwhile.
-    fn still(self: &Arc<Self>, content: &Arc<Content>) -> Result<Option<Still>, SpoolError> {
+    pub(super) fn still(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+    ) -> Result<Option<Still>, SpoolError> {
         let has_layers = {
             let parts = content.parts();
             parts.frozen.is_some() || (parts.live.is_some() && parts.size > 0)
@@ -207,7 +217,7 @@ impl Spool {
     }
 
     /// Cuts the bytes of an edge into blocks of their own.
-    fn cut_edge(
+    pub(super) fn cut_edge(
         &self,
         bytes: &[u8],
         entries: &mut Vec<Entry>,
@@ -235,7 +245,7 @@ impl Spool {
     }
 
     /// Bytes of a content's blocks, fetched if they are not here.
-    fn bytes_of(
+    pub(super) fn bytes_of(
         self: &Arc<Self>,
         content: &Arc<Content>,
         still: &Still,
@@ -259,7 +269,7 @@ impl Spool {
 
     /// Makes a block list the content of the target. False when the target is not what the list
     /// was made from any more, or a block that was here is not.
-    fn adopt(
+    pub(super) fn adopt(
         &self,
         dst: &Content,
         onto: &Still,

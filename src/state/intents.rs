@@ -6,13 +6,16 @@ use drivefs_core::id::VersionNo;
 use drivefs_core::node::Attrs;
 use drivefs_core::node::TimeNs;
 use drivefs_core::node::Xattrs;
+use drivefs_core::wire::Blob;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 use rusqlite::params;
+use rusqlite::types::Type;
 
 use super::Conn;
 use super::DbError;
 use super::Node;
+use super::nodes::bad;
 use super::nodes::columns;
 use super::nodes::id_from;
 use super::nodes::node_from;
@@ -28,8 +31,9 @@ pub struct BaseNode {
     pub agreed: Option<(Attrs, Xattrs)>,
     pub content: Option<Vec<u8>>,
     pub version: VersionNo,
-    /// Content of a put that was sent and not answered yet.
-    pub inflight: Option<Vec<u8>>,
+    /// Contents of puts over this version that were sent and not answered yet: each of them may
+    /// still be committed.
+    pub inflight: Vec<Vec<u8>>,
     /// Order of the first change since.
     pub since: u64,
     pub at: TimeNs,
@@ -60,6 +64,8 @@ impl Occupant {
     }
 }
 
+/// Puts of one node remembered without an answer; the oldest go first.
+const INFLIGHT_MAX: usize = 8;
 /// Columns of `base_node`.
 const BASE_COLUMNS: usize = 15;
 const NODE: &str = "SELECT id, ns, present, mode, uid, gid, mtime, btime, xattrs, content, \
@@ -142,7 +148,7 @@ impl Conn<'_> {
                 b.agreed.as_ref().and_then(|a| xattrs_to(&a.1)),
                 b.content,
                 b.version as i64,
-                b.inflight,
+                inflight_to(&b.inflight),
                 b.since as i64,
                 b.at,
                 b.error,
@@ -156,10 +162,15 @@ impl Conn<'_> {
         Ok(())
     }
 
-    pub fn set_inflight(&self, id: &NodeId, content: Option<&[u8]>) -> Result<(), DbError> {
+    /// Notes a content that is about to be sent.
+    pub fn add_inflight(&self, id: &NodeId, content: &[u8]) -> Result<(), DbError> {
+        let Some(BaseNode { mut inflight, .. }) = self.base_node(id)? else { return Ok(()) };
+        inflight.retain(|sent| sent != content);
+        inflight.push(content.to_vec());
+        let over = inflight.len().saturating_sub(INFLIGHT_MAX);
         self.execute(
             "UPDATE base_node SET inflight=?2 WHERE id=?1",
-            params![id.as_bytes().as_slice(), content],
+            params![id.as_bytes().as_slice(), inflight_to(&inflight[over..])],
         )?;
         Ok(())
     }
@@ -269,11 +280,30 @@ fn node_row(r: &Row<'_>) -> rusqlite::Result<BaseNode> {
         agreed,
         content: r.get(9)?,
         version: r.get::<_, i64>(10)? as u64,
-        inflight: r.get(11)?,
+        inflight: inflight_from(r.get(11)?, 11)?,
         since: r.get::<_, i64>(12)? as u64,
         at: r.get(13)?,
         error: r.get(14)?,
     })
+}
+
+/// The stored form: a JSON list; none when nothing is under way.
+fn inflight_to(sent: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let list: Vec<Blob> = sent.iter().cloned().map(Blob).collect();
+    (!list.is_empty()).then(|| serde_json::to_vec(&list).expect("a list of texts serialises"))
+}
+
+fn inflight_from(stored: Option<Vec<u8>>, column: usize) -> rusqlite::Result<Vec<Vec<u8>>> {
+    match stored {
+        None => Ok(Vec::new()),
+        // An encoded manifest alone: how it was stored before there could be several.
+        Some(bytes) if bytes.first() != Some(&b'[') => Ok(vec![bytes]),
+        Some(json) => {
+            let list: Vec<Blob> =
+                serde_json::from_slice(&json).map_err(|e| bad(column, Type::Blob, e))?;
+            Ok(list.into_iter().map(|sent| sent.0).collect())
+        }
+    }
 }
 
 fn dirent_row(r: &Row<'_>) -> rusqlite::Result<BaseDirent> {

@@ -260,6 +260,15 @@ impl Conn<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// True when some file was written and is not turned into blocks yet.
+    pub fn has_layers(&self) -> Result<bool, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM node WHERE live IS NOT NULL) \
+             OR EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL)",
+        )?;
+        Ok(s.query_row([], |r| r.get(0))?)
+    }
+
     /// The mount node that leads to a namespace.
     pub fn mount_of(&self, ns: NamespaceId) -> Result<Option<Nid>, DbError> {
         let mut s =
@@ -314,7 +323,7 @@ pub(super) fn id_from(bytes: &[u8], column: usize) -> rusqlite::Result<NodeId> {
     NodeId::from_slice(bytes).map_err(|e| bad(column, Type::Blob, e))
 }
 
-fn bad(
+pub(super) fn bad(
     column: usize,
     t: Type,
     e: impl std::error::Error + Send + Sync + 'static,

@@ -5,6 +5,7 @@
 //! the same name: open handles read on what they opened, and one inode never mixes two contents.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 
 use drivefs_core::id::NamespaceId;
@@ -62,6 +63,7 @@ impl Tree {
         is_root: bool,
         page: &ChangesReply,
     ) -> Result<Applied, TreeError> {
+        self.freeze_contested(page)?;
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
             let space = self.enter(c, ns, is_root, page, &mut applied)?;
@@ -119,6 +121,26 @@ impl Tree {
         }
         self.after_apply(&mut applied)?;
         Ok(applied)
+    }
+
+    /// Whether two contents are the same shows when both are blocks: turns what was written here
+    /// into blocks where this page brings a content of the same length for the same file, or a
+    /// file for the same name. What cannot be turned (a block next to a change is not here) counts
+    /// as another content.
+    fn freeze_contested(&self, page: &ChangesReply) -> Result<(), TreeError> {
+        let nids = self.db.peek(|c| contested(c, page))?;
+        for nid in nids {
+            let frozen = self.spool.content(nid).and_then(|content| self.spool.freeze(&[content]));
+            let failed = frozen.map(|failed| failed.into_iter().next().map(|(_, error)| error));
+            if let Some(error) = failed.unwrap_or_else(Some) {
+                tracing::debug!(nid, %error, "cannot be compared with what another device wrote");
+            }
+            if self.spool.loaded(nid).is_none() {
+                self.spool.forget(nid);
+                self.drop_orphan(nid)?;
+            }
+        }
+        Ok(())
     }
 
     /// Applies the first page of a namespace that is not the root's, unless somebody else has. (If
@@ -293,7 +315,10 @@ impl Tree {
     ) -> Result<(), TreeError> {
         match self.spool.loaded(local.nid) {
             Some(_) => {
-                c.update_node(&Node { id: new_id(), links: 0, superseded: true, ..local.clone() })?;
+                let mut row = Node { id: new_id(), links: 0, superseded: true, ..local.clone() };
+                // Its id goes: if it is written to, the mark tells where it stems from.
+                self.mark(&mut row.xattrs, local.id, local.version, b"");
+                c.update_node(&row)?;
                 applied.superseded.push((local.nid, places.to_vec()));
             }
             None => {
@@ -319,7 +344,7 @@ impl Tree {
             remote: remote.content.as_deref(),
             local: local.content.as_deref(),
             has_layers: local.live.is_some() || local.frozen.is_some(),
-            inflight: base.inflight.as_deref(),
+            inflight: &base.inflight,
         });
         let agreed = base.agreed.as_ref();
         let attrs = merge_attrs(agreed.map(|a| &a.0), &local.attrs, &remote.attrs);
@@ -329,6 +354,8 @@ impl Tree {
             agreed: Some((remote.attrs, remote.xattrs.clone())),
             content: remote.content.clone(),
             version: remote.version,
+            // Puts over an older version cannot be committed any more.
+            inflight: if remote.version == old_version { base.inflight } else { Vec::new() },
             error: None,
             ..base
         })?;
@@ -400,6 +427,36 @@ impl Tree {
 /// show a removal whose other parts come in a later page.
 fn is_deleted(row: &NodeRow, cursor: Seq) -> bool {
     row.deleted && row.seq <= cursor
+}
+
+/// Files with layers that meet another content in this page.
+fn contested(c: &Conn<'_>, page: &ChangesReply) -> Result<BTreeSet<Nid>, TreeError> {
+    let mut out = BTreeSet::new();
+    if !c.has_layers()? {
+        return Ok(out);
+    }
+    let written = |n: &Node| n.live.is_some() || n.frozen.is_some();
+    let length = |row: &NodeRow| {
+        let root = row.content.as_ref().and_then(|b| Root::decode(&b.0).ok());
+        root.map(|root| root.size())
+    };
+    for row in page.nodes.iter().filter(|row| row.content.is_some()) {
+        if let Some(local) = c.node_by_id(&row.node)?.filter(written)
+            && length(row) == Some(local.size)
+            && c.base_node(&row.node)?.is_some_and(|base| base.version != row.version)
+        {
+            out.insert(local.nid);
+        }
+    }
+    for row in &page.dirents {
+        let (Some(child), Some(parent)) = (row.child, c.nid_of(&row.parent)?) else { continue };
+        let Some(local) = c.child(parent, row.name.as_bytes())?.filter(written) else { continue };
+        let there = page.nodes.iter().find(|n| n.node == child);
+        if local.id != child && there.is_none_or(|row| length(row) == Some(local.size)) {
+            out.insert(local.nid);
+        }
+    }
+    Ok(out)
 }
 
 fn depth(c: &Conn<'_>, nid: Nid) -> Result<usize, TreeError> {

@@ -233,6 +233,7 @@ impl Tree {
         }
         let free = self.free_conflict_name(c, parent, name)?;
         let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
+        self.mark_separate(c, local, &remote, name)?;
         c.delete_dirent(parent, name)?;
         c.put_dirent(parent, free.as_bytes(), local.nid)?;
         c.delete_base_dirent(&row.parent, name)?;
@@ -262,7 +263,7 @@ impl Tree {
             agreed: Some((remote.attrs, remote.xattrs.clone())),
             content: remote.content.clone(),
             version: remote.version,
-            inflight: None,
+            inflight: Vec::new(),
             since: self.journal.tick(),
             at: now(),
             error: None,

@@ -10,11 +10,13 @@ mod conflict;
 mod cross;
 mod entries;
 mod filling;
+mod merge;
 mod ops;
 mod pending;
 mod pins;
 mod removal;
 mod rename;
+mod resolution;
 pub mod resolve;
 mod sent;
 
@@ -50,6 +52,10 @@ use filling::Filling;
 
 pub use apply::Applied;
 pub use conflict::CONFLICT_XATTR;
+pub use conflict::Mark;
+pub use conflict::utc_date;
+pub use merge::Merged;
+pub use merge::merge_texts;
 pub use ops::NewNode;
 pub use ops::SetAttrs;
 pub use pending::PendingDirent;
@@ -57,6 +63,8 @@ pub use pending::PendingNode;
 pub use pending::QueueItem;
 pub use pending::Sent;
 pub use rename::RenameMode;
+pub use resolution::ConflictFile;
+pub use resolution::Origin;
 pub use sent::SentOp;
 
 /// What the kernel may have cached and has to ask again.
@@ -66,6 +74,8 @@ pub enum Invalidation {
     Entry { parent: Nid, name: Vec<u8> },
     /// Attributes changed.
     Attrs { nid: Nid },
+    /// The daemon itself changed the content of a file.
+    Content { nid: Nid },
     /// The entries of the folder changed. Telling only the names is not enough: of a name that the
     /// kernel does not know, it takes no word, and goes on showing a listing that it has kept.
     Listing { nid: Nid },
@@ -115,6 +125,8 @@ pub enum TreeError {
     NoAttribute,
     #[error("not supported")]
     Unsupported,
+    #[error("it changed meanwhile")]
+    Moved,
 }
 
 impl TreeError {

@@ -8,7 +8,6 @@ use drivefs_core::id::NodeId;
 
 use super::Tree;
 use super::TreeError;
-use super::conflict::CONFLICT_XATTR;
 use super::path_of;
 use crate::journal::now;
 use crate::state::BaseDirent;
@@ -170,18 +169,6 @@ impl Tree {
 }
 
 impl Tree {
-    /// Paths of all conflict files.
-    pub fn conflicts(&self) -> Result<Vec<String>, TreeError> {
-        self.db.read(|c| {
-            let nodes = c.nodes_with_xattrs()?;
-            nodes
-                .iter()
-                .filter(|n| n.xattrs.contains_key(CONFLICT_XATTR))
-                .map(|n| path_of(c, n.nid))
-                .collect()
-        })
-    }
-
     /// Number of nodes and entries that are ahead of the server.
     pub fn ahead(&self) -> Result<(u64, u64), TreeError> {
         Ok(self.db.peek(|c| c.count_intents())?)

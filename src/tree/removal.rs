@@ -57,9 +57,10 @@ impl Tree {
             if dir.links == 0 {
                 self.restore_places(c, &dir, applied)?;
             }
-            let name = if c.dirent(dir.nid, &place.name)?.is_none() {
+            let taken = c.child(dir.nid, &place.name)?;
+            let name = if taken.is_none() {
                 c.delete_base_dirent(&place.parent, &place.name)?;
-                place.name
+                place.name.clone()
             } else {
                 // Something else took the name here meanwhile: it comes back beside it.
                 let free = self.free_conflict_name(c, dir.nid, &place.name)?.into_bytes();
@@ -68,6 +69,9 @@ impl Tree {
             };
             c.put_dirent(dir.nid, &name, node.nid)?;
             c.add_links(node.nid, 1, now())?;
+            if let (Some(taken), Some(placed)) = (taken, c.node(node.nid)?) {
+                self.mark_separate(c, &placed, &taken, &place.name)?;
+            }
             applied.invalid.push(Invalidation::Entry { parent: dir.nid, name });
         }
         Ok(())

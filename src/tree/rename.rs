@@ -8,6 +8,8 @@ use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::TimeNs;
 
+use super::CONFLICT_XATTR;
+use super::Mark;
 use super::Tree;
 use super::TreeError;
 use super::new_id;
@@ -57,9 +59,14 @@ impl Tree {
                 new_name: checked.as_bytes(),
                 time: now(),
             };
-            let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
+            let mut node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;
             let target = c.child(new_parent, new_name)?;
             check(c, &ends, &node, target.as_ref(), mode)?;
+            if mode == RenameMode::Replace
+                && let Some(target) = &target
+            {
+                self.hand_over_mark(c, &mut node, target)?;
+            }
             let gone = match target {
                 Some(target) if target.nid == node.nid => return Ok(None),
                 Some(target) if mode == RenameMode::Exchange => {
@@ -82,6 +89,28 @@ impl Tree {
         })?;
         self.after_removal(gone.as_ref())?;
         Ok(gone)
+    }
+
+    /// A conflict file that is renamed over its origin takes its place: it is none any more. What is
+    /// renamed over a conflict file, as editors save, is that conflict's file now.
+    fn hand_over_mark(
+        &self,
+        c: &Conn<'_>,
+        node: &mut Node,
+        target: &Node,
+    ) -> Result<(), TreeError> {
+        let own = Mark::of(&node.xattrs);
+        let theirs = target.xattrs.get(CONFLICT_XATTR);
+        let plain_save = own.is_none() && self.inherits(c, node, target)?;
+        if own.is_some_and(|mark| mark.node == target.id) && node.nid != target.nid {
+            self.journal.note_node(c, node)?;
+            node.xattrs.remove(CONFLICT_XATTR);
+        } else if let Some(mark) = theirs.filter(|_| plain_save) {
+            node.xattrs.insert(CONFLICT_XATTR.to_owned(), mark.clone());
+        } else {
+            return Ok(());
+        }
+        Ok(c.update_node(node)?)
     }
 
     /// The plain case: the target's name, if taken, goes to the moved node (which has another id

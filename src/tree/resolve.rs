@@ -29,8 +29,8 @@ pub struct Contents<'a> {
     pub local: Option<&'a [u8]>,
     /// Bytes were written that `local` does not show yet.
     pub has_layers: bool,
-    /// A put that was sent and not answered.
-    pub inflight: Option<&'a [u8]>,
+    /// Puts that were sent and not answered.
+    pub inflight: &'a [Vec<u8>],
 }
 
 /// Decides about the content.
@@ -46,7 +46,7 @@ pub fn resolve_content(c: &Contents<'_>) -> Verdict {
         return Verdict::TakeRemote;
     }
     // Our own put came back before its answer: what was written since goes on from there.
-    if c.inflight.is_some() && c.remote == c.inflight {
+    if c.remote.is_some_and(|remote| c.inflight.iter().any(|sent| sent == remote)) {
         return Verdict::KeepLocal;
     }
     // Layers over exactly the remote content are an edit of it.
@@ -115,16 +115,20 @@ mod tests {
     proptest! {
         #[test]
         fn no_content_that_only_one_side_has_is_dropped(
-            base in content(), remote in content(), local in content(), inflight in content(), has_layers: bool,
+            base in content(), remote in content(), local in content(), has_layers: bool,
+            inflight in proptest::collection::vec(proptest::collection::vec(0u8..3, 1..2), 0..3),
         ) {
             let verdict = resolve_content(&Contents {
                 base: base.as_deref(), remote: remote.as_deref(), local: local.as_deref(),
-                has_layers, inflight: inflight.as_deref(),
+                has_layers, inflight: &inflight,
             });
             let local_changed = has_layers || local != base;
             match verdict {
                 // The remote content goes unread only if it is nothing new to us.
-                Verdict::KeepLocal => prop_assert!(remote == base || remote == inflight || remote == local),
+                Verdict::KeepLocal => {
+                    let own = remote.as_ref().is_some_and(|r| inflight.contains(r));
+                    prop_assert!(remote == base || own || remote == local);
+                }
                 // The local content goes only if nobody wrote it here.
                 Verdict::TakeRemote => prop_assert!(!local_changed),
                 Verdict::Same => prop_assert!(!has_layers && (local == remote)),

@@ -42,7 +42,7 @@ impl Tree {
         self.db.write(|c| {
             for change in changes {
                 if let Change::Put { node, content, .. } = change {
-                    c.set_inflight(node, Some(&content.0))?;
+                    c.add_inflight(node, &content.0)?;
                 }
             }
             Ok(())
@@ -215,7 +215,7 @@ impl Tree {
             agreed: Some((*agreed.0, agreed.1.clone())),
             content: content.map(<[u8]>::to_vec),
             version,
-            inflight: None,
+            inflight: Vec::new(),
             since: since.unwrap_or_else(|| self.journal.tick()),
             at: before.map_or_else(now, |b| b.at),
             error: None,
@@ -238,7 +238,7 @@ impl Tree {
             agreed: Some((*attrs, xattrs)),
             content: content.map(<[u8]>::to_vec),
             version,
-            inflight: None,
+            inflight: Vec::new(),
             error: None,
             since: ahead.unwrap_or(base.since),
             ..base

@@ -3,9 +3,11 @@
 //! More real mounts are in `tests/shell`.
 
 mod cache;
+mod conflicts;
 mod filling;
 mod history;
 mod model;
+mod network;
 mod power;
 mod random;
 mod stories;

@@ -90,8 +90,7 @@ fn both_write_the_same_and_there_is_no_conflict() {
     alice.sync();
     bob.come_back();
     all_sync(&[&bob, &alice]);
-    let files = same_files(&[&alice, &bob]);
-    assert_eq!(files["a.txt"], "same");
+    assert_eq!(same_files(&[&alice, &bob]), map(&[("a.txt", "same")]));
 }
 
 #[test]

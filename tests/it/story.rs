@@ -11,6 +11,10 @@ use std::time::Instant;
 
 use drivefs::cache::BlockCache;
 use drivefs::cache::DataFiles;
+use drivefs::control;
+use drivefs::control::Keep;
+use drivefs::control::Reply;
+use drivefs::control::Resolved;
 use drivefs::fs::Caller;
 use drivefs::fs::DriveFs;
 use drivefs::fs::Owner;
@@ -36,6 +40,9 @@ use drivefs_core::wire::LoginRequest;
 use drivefs_server::app::Server;
 use drivefs_server::config::Config;
 
+use crate::network::Network;
+use crate::network::Weather;
+
 const EMAIL: &str = "alice@example.org";
 const PASSWORD: &str = "correct horse battery";
 const WAIT: Duration = Duration::from_secs(30);
@@ -58,6 +65,8 @@ pub struct Device<'w> {
     running: Option<Running>,
     /// It takes one page of the server's list and then waits, until it goes online.
     held: bool,
+    /// What lies between it and the server, if that is to give trouble.
+    network: Option<Network>,
 }
 
 struct Running {
@@ -107,6 +116,15 @@ impl World {
         self.new_device(name, true)
     }
 
+    /// A device whose way to the server can give trouble.
+    pub fn far_device(&self, name: &str) -> Device<'_> {
+        let mut device = self.new_device(name, false);
+        device.stop();
+        device.network = Some(Network::to(&self.url));
+        device.start();
+        device
+    }
+
     fn new_device(&self, name: &str, held: bool) -> Device<'_> {
         let reply = self.runtime.block_on(async {
             let request = LoginRequest {
@@ -124,6 +142,7 @@ impl World {
             root: reply.account.root,
             running: None,
             held,
+            network: None,
         };
         device.open();
         device
@@ -147,7 +166,7 @@ impl Device<'_> {
         let home = self.home();
         std::fs::create_dir_all(&home).expect("a home");
         let runtime = &self.world.runtime;
-        let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
+        let remote = Remote::new(&self.url(), Some(self.token.clone())).expect("an address");
         // Whoever dropped the last one may be about to close it.
         let until = Instant::now() + WAIT;
         let db = loop {
@@ -185,6 +204,55 @@ impl Device<'_> {
         self.running = Some(Running { remote, fs: Arc::new(fs), engine: handle, task });
     }
 
+    fn url(&self) -> String {
+        self.network.as_ref().map_or_else(|| self.world.url.clone(), Network::url)
+    }
+
+    /// The way of a `far_device` to the server.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("a far device")
+    }
+
+    /// Cuts the way to the server, and waits until the device knows.
+    pub fn cut(&self) {
+        self.network().set(Weather::Cut);
+        let until = Instant::now() + WAIT;
+        while self.running().remote.link().is_online() {
+            assert!(Instant::now() < until, "{} does not notice", self.name);
+            self.running().engine.begin_sync().expect("begins");
+            self.world
+                .runtime
+                .block_on(self.running().engine.next_round(Duration::from_millis(50)));
+        }
+    }
+
+    pub fn heal(&self) {
+        self.network().set(Weather::Fair);
+    }
+
+    /// `drivefs resolve`; what it said where it did not.
+    pub fn resolve(&self, path: &str, keep: Keep) -> Result<Resolved, String> {
+        let running = self.running();
+        let resolve = control::resolve(&running.fs, &running.engine, path, keep);
+        match self.world.runtime.block_on(resolve) {
+            Reply::Resolved(done) => Ok(done),
+            Reply::Failed { message } => Err(message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Paths of conflict files and of their origins.
+    pub fn conflicts(&self) -> Vec<(String, Option<String>)> {
+        let all = self.fs().tree().conflicts().expect("conflicts");
+        all.into_iter().map(|c| (c.path, c.origin.map(|o| o.path))).collect()
+    }
+
+    /// Opens a file for writing: its number and the handle.
+    pub fn hold_open(&self, path: &str) -> (u64, u64) {
+        let nid = self.nid(path);
+        (nid, self.fs().open(nid, true).expect(path))
+    }
+
     fn running(&self) -> &Running {
         self.running.as_ref().expect("the device is on")
     }
@@ -214,7 +282,7 @@ impl Device<'_> {
     /// Starts an engine again over what is in memory, open files too.
     pub fn go_online(&mut self) {
         self.held = false;
-        let remote = Remote::new(&self.world.url, Some(self.token.clone())).expect("an address");
+        let remote = Remote::new(&self.url(), Some(self.token.clone())).expect("an address");
         let running = self.running.as_mut().expect("on");
         let tree = running.fs.tree().clone();
         let (engine, handle) = Engine::new(remote, tree, self.root);

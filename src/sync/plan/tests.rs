@@ -290,7 +290,7 @@ fn base_of(node: NodeId) -> BaseNode {
         agreed: None,
         content: None,
         version: 0,
-        inflight: None,
+        inflight: Vec::new(),
         since: 0,
         at: 0,
         error: None,
