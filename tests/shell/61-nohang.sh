@@ -136,3 +136,11 @@ refused "the old working folder says so at once" 'not connected|No such file|Tra
 cd /
 exec 7<&-
 check "it unmounts" umount_device bob
+
+# ---- session threads that followed a caller to its core do not stay of the least importance
+policies() { for task in "/proc/$(client_pid alice)"/task/*; do
+    case $(cat "$task/comm") in fuser-[0-9]*) chrt -p "${task##*/}" | grep -c SCHED_IDLE ;; esac
+done; }
+none_is_idle() { [ "$(policies | grep -c 1)" = 0 ]; }
+for n in $(seq 1 300); do : >"$T/alice/$n"; done
+check "session threads are back when nothing is asked" wait_until 2 none_is_idle
