@@ -37,8 +37,8 @@ same "in a folder that was made with it" "$(cat "$B/deep/er/f")" x
 # ---- two writers that take turns by a lock in a third place
 printf 0 >"$A/count"
 add() {
-    local mount=$1 n i
-    for i in $(seq 1 40); do
+    local mount=$1 n
+    for _ in $(seq 1 40); do
         (
             flock 9
             n=$(cat "$mount/count")
