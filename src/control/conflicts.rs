@@ -68,12 +68,12 @@ fn told(fs: &DriveFs, file: &ConflictFile) -> Result<Conflict, TreeError> {
     Ok(Conflict {
         path: file.path.clone(),
         node: file.node.id.to_string(),
-        bytes: fs.attr_of(&file.node).size,
+        bytes: fs.size_of(&file.node),
         on_server: fs.tree().is_sent(file.node.nid)?,
         origin: file.origin.as_ref().map(|o| o.path.clone()),
         origin_name: mark.and_then(|m| m.name.as_ref()).map(ToString::to_string),
         origin_node: mark.map(|m| m.node.to_string()),
-        origin_bytes: file.origin.as_ref().map(|o| fs.attr_of(&o.node).size),
+        origin_bytes: file.origin.as_ref().map(|o| fs.size_of(&o.node)),
         base_version: mark.map(|m| m.version),
         device: mark.and_then(|m| m.device.clone()),
         at_secs: mark.and_then(|m| m.at).map(|at| at.div_euclid(1_000_000_000)),
@@ -195,7 +195,7 @@ impl Resolver {
         self.until_sent(origin.node.nid, &origin.path, true).await?;
         // What moved here from another shared folder has no blocks here until it is sent, and an
         // empty file has none before.
-        if file.node.source.is_some() || self.fs.attr_of(&file.node).size == 0 {
+        if file.node.source.is_some() || self.fs.size_of(&file.node) == 0 {
             self.until_sent(file.node.nid, &file.path, true).await?;
         }
         let this = self.fs.clone();
@@ -217,7 +217,7 @@ impl Resolver {
                        `--keep theirs` or `--keep mine`; `--keep both` keeps them side by side";
         let cannot = |why: &str| format!("{} cannot be merged: {why}; {else_do}", origin.path);
         for at in [(&file.node, &file.path), (&origin.node, &origin.path)] {
-            if self.fs.attr_of(at.0).size > MERGE_MAX_BYTES {
+            if self.fs.size_of(at.0) > MERGE_MAX_BYTES {
                 let max = MERGE_MAX_BYTES >> 20;
                 return Err(cannot(&format!("{} is larger than {max} MiB", at.1)));
             }

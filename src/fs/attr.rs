@@ -36,6 +36,14 @@ pub struct Attr {
     pub links: u32,
 }
 
+/// What the content of a file that is in use knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsaved {
+    size: u64,
+    /// When it was last written, if the row does not say so yet.
+    written: Option<TimeNs>,
+}
+
 /// Quota and what is used of it (bytes).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Space {
@@ -44,19 +52,24 @@ pub struct Space {
 }
 
 impl DriveFs {
-    /// Attributes of a node's row, with what open files know better.
-    pub fn attr_of(&self, node: &Node) -> Attr {
+    /// What the content of a file knows and its row may not. Asked for before the row is read: what
+    /// is saved in between stands in both then, and not in neither.
+    pub(super) fn unsaved(&self, nid: Nid) -> Option<Unsaved> {
+        let content = self.spool.loaded(nid)?;
+        let parts = content.parts();
+        Some(Unsaved { size: parts.size, written: parts.mtime })
+    }
+
+    /// Attributes of a node's row, with what an open file knows better.
+    pub(super) fn attr_of(&self, node: &Node, unsaved: Option<Unsaved>) -> Attr {
         let (mut size, mut mtime, mut ctime) = (node.size, node.attrs.mtime, node.ctime);
-        match node.kind {
-            NodeKind::File => {
-                if let Some(content) = self.spool.loaded(node.nid) {
-                    let parts = content.parts();
-                    size = parts.size;
-                    mtime = parts.mtime.unwrap_or(mtime);
-                    ctime = parts.mtime.unwrap_or(ctime);
-                }
+        match (node.kind, unsaved) {
+            (NodeKind::File, Some(unsaved)) => {
+                size = unsaved.size;
+                mtime = unsaved.written.unwrap_or(mtime);
+                ctime = unsaved.written.unwrap_or(ctime);
             }
-            NodeKind::Dir | NodeKind::Mount => size = 4096,
+            (NodeKind::Dir | NodeKind::Mount, _) => size = 4096,
             _ => {}
         }
         Attr {
@@ -75,6 +88,15 @@ impl DriveFs {
         }
     }
 
+    /// The same of a row that was read when the database had seen `changes` changes.
+    pub(super) fn attr_since(&self, node: &Node, changes: u64) -> Result<Attr, TreeError> {
+        let unsaved = self.unsaved(node.nid);
+        if self.tree.changes() == changes {
+            return Ok(self.attr_of(node, unsaved));
+        }
+        self.getattr(node.nid)
+    }
+
     fn links_of(&self, node: &Node) -> u32 {
         match node.links {
             0 => 0,
@@ -87,12 +109,18 @@ impl DriveFs {
     }
 
     pub fn getattr(&self, nid: Nid) -> Result<Attr, TreeError> {
+        let unsaved = self.unsaved(nid);
         match self.tree.node(nid) {
             Err(TreeError::NotFound) => {
                 lock(&self.removed).get(&nid).cloned().ok_or(TreeError::NotFound)
             }
-            node => Ok(self.attr_of(&node?)),
+            node => Ok(self.attr_of(&node?, unsaved)),
         }
+    }
+
+    /// The length of a file now; of one that went meanwhile, the one it had.
+    pub fn size_of(&self, node: &Node) -> u64 {
+        self.getattr(node.nid).map_or(node.size, |attr| attr.size)
     }
 
     /// True when a name of the tree leads to this inode.
@@ -104,7 +132,8 @@ impl DriveFs {
         if name.len() > NAME_MAX_BYTES {
             return Err(NameError::TooLong.into());
         }
-        Ok(self.attr_of(&self.tree.lookup(parent, name)?))
+        let changes = self.tree.changes();
+        self.attr_since(&self.tree.lookup(parent, name)?, changes)
     }
 
     /// Sets attributes and, of a file, the length.
@@ -125,8 +154,9 @@ impl DriveFs {
             self.spool.save_size(&content)?;
             content.parts_mut().time_was_set |= size.is_none() && set.mtime.is_some();
         }
+        let unsaved = self.unsaved(nid);
         let node = self.with_room(0, || self.tree.set_attrs(nid, &set))?;
-        Ok(self.attr_of(&node))
+        Ok(self.attr_of(&node, unsaved))
     }
 
     pub fn space(&self) -> Space {

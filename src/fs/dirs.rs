@@ -29,6 +29,8 @@ pub(super) struct DirHandle {
     starts: Vec<Vec<u8>>,
     chunk: usize,
     entries: Vec<NodeEntry>,
+    /// How many changes the database had seen when they were read.
+    changes: u64,
 }
 
 /// One entry as readdir tells it.
@@ -43,8 +45,9 @@ pub struct DirEntry {
 impl DriveFs {
     /// Another name for a file.
     pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
+        let unsaved = self.unsaved(nid);
         let node = self.with_room(0, || self.tree.link(nid, parent, name))?;
-        Ok(self.attr_of(&node))
+        Ok(self.attr_of(&node, unsaved))
     }
 
     pub fn unlink(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
@@ -77,7 +80,7 @@ impl DriveFs {
     /// open, or be where a program is.
     fn note_removed(&self, gone: Option<Node>) {
         if let Some(node) = gone.filter(|n| n.kind == NodeKind::Dir) {
-            let attr = Attr { links: 0, ..self.attr_of(&node) };
+            let attr = Attr { links: 0, ..self.attr_of(&node, None) };
             lock(&self.removed).insert(node.nid, attr);
         }
     }
@@ -94,8 +97,8 @@ impl DriveFs {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         // Of a mount node the namespace it leads to, which may have come here meanwhile.
         let nid = self.tree.node(nid).map_or(nid, |node| node.nid);
-        let dir =
-            DirHandle { nid, starts: vec![Vec::new()], chunk: usize::MAX, entries: Vec::new() };
+        let (starts, chunk, entries) = (vec![Vec::new()], usize::MAX, Vec::new());
+        let dir = DirHandle { nid, starts, chunk, entries, changes: 0 };
         lock(&self.dirs).insert(handle, Arc::new(Mutex::new(dir)));
         Ok(handle)
     }
@@ -126,7 +129,11 @@ impl DriveFs {
         let mut index = offset.saturating_sub(2) as usize;
         while dir.load(&self.tree, index / CHUNK)? {
             let Some(entry) = dir.entries.get(index % CHUNK) else { break };
-            let attr = self.attr_of(&entry.node);
+            // What went meanwhile is told as it was.
+            let attr = match self.attr_since(&entry.node, dir.changes) {
+                Err(TreeError::NotFound) => self.attr_of(&entry.node, None),
+                attr => attr?,
+            };
             let next = index as u64 + 3;
             if !emit(DirEntry { name: entry.name.clone(), next, attr }) {
                 break;
@@ -147,6 +154,7 @@ impl DirHandle {
         while self.chunk != chunk {
             // A jump ahead walks there; only a seekdir of an offset never given does that.
             let k = chunk.min(self.starts.len() - 1);
+            self.changes = tree.changes();
             let entries = tree.list(self.nid, &self.starts[k], CHUNK)?;
             self.chunk = k;
             self.entries = entries;

@@ -47,7 +47,7 @@ impl DriveFs {
     ) -> Result<Attr, TreeError> {
         let new = self.with_owner(caller, new);
         let node = self.with_room(0, || self.tree.make(parent, name, new.clone()))?;
-        Ok(self.attr_of(&node))
+        Ok(self.attr_of(&node, None))
     }
 
     /// Makes a file and opens it for writing.
@@ -64,7 +64,7 @@ impl DriveFs {
         let (node, content) =
             self.with_room(0, || self.tree.make_file(parent, name, new.clone()))?;
         let handle = self.open_content(content, true);
-        Ok((self.attr_of(&node), handle))
+        Ok((self.attr_of(&node, None), handle))
     }
 
     /// Owner and group of something new: the caller's, but none of its own where that is whoever

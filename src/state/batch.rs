@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub ahead: AtomicBool,
     /// Transactions since the last checkpoint.
     pub unsettled: AtomicU64,
+    /// Changes that readers see, counted before those who made them go on.
+    pub changes: AtomicU64,
 }
 
 /// The connection that writes, and the changes that it has not committed.

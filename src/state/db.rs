@@ -143,6 +143,7 @@ impl Db {
             writer: Mutex::new(writer),
             ahead: AtomicBool::new(false),
             unsettled: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         });
         let (began, batches) = mpsc::channel();
         let settling = core.clone();
@@ -185,6 +186,7 @@ impl Db {
                     writer.rebuild()?;
                     return Err(DbError::from(e).into());
                 }
+                self.core.changes.fetch_add(1, Ordering::AcqRel);
                 if !self.core.ahead.swap(true, Ordering::AcqRel) {
                     // The thread is there as long as this is.
                     let _ = self.began.as_ref().map(|began| began.send(()));
@@ -223,6 +225,7 @@ impl Db {
             Ok(value) => match run(&writer.conn, "COMMIT") {
                 Ok(()) => {
                     self.core.unsettled.fetch_add(1, Ordering::Relaxed);
+                    self.core.changes.fetch_add(1, Ordering::AcqRel);
                     Ok(value)
                 }
                 Err(e) => {
@@ -266,6 +269,11 @@ impl Db {
             return f(&Conn::plain(&writer.conn));
         }
         f(&Conn::plain(&self.reader()))
+    }
+
+    /// How many changes there were. While it stays the same, what was read is what is there.
+    pub fn changes(&self) -> u64 {
+        self.core.changes.load(Ordering::Acquire)
     }
 
     /// Makes all changes so far durable against power loss.

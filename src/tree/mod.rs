@@ -229,6 +229,11 @@ impl Tree {
         self.db.peek(|c| may_write(c, node.ns))
     }
 
+    /// How many changes the database has seen.
+    pub fn changes(&self) -> u64 {
+        self.db.changes()
+    }
+
     pub fn lookup(&self, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
         self.db.peek(|c| {
             let node = c.child(parent, name)?.ok_or(TreeError::NotFound)?;

@@ -1,6 +1,11 @@
 //! Stories of two devices. What must never happen: a byte that somebody wrote is gone.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use drivefs::fs::DriveFs;
 
 use crate::story::Device;
 use crate::story::World;
@@ -301,6 +306,48 @@ fn an_open_file_keeps_what_it_opened_and_a_write_to_it_is_never_lost() {
     let files = same_files(&[&alice, &bob]);
     assert_eq!(files["a.txt"], "new");
     assert_eq!(conflict_of(&files, "a"), ["BOB"], "{files:?}");
+}
+
+/// A close moves the time of the last write from memory into the database: whoever asks in that
+/// moment gets neither an older time nor an older length.
+#[test]
+fn what_is_asked_of_a_file_while_it_is_saved_is_as_new_as_before() {
+    let world = World::new();
+    let alice = world.device("alice");
+    let fs = alice.fs();
+    alice.write("a", b"");
+    let nid = alice.nid("a");
+    let known = Mutex::new((0, 0));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for ask in [|fs: &DriveFs, nid| fs.getattr(nid), |fs: &DriveFs, _| fs.lookup(1, b"a")] {
+            let (known, is_over) = (&known, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let known = *known.lock().expect("no panic");
+                    let attr = ask(fs, nid).expect("is there");
+                    assert!((attr.size, attr.mtime) >= known, "{attr:?}, known {known:?}");
+                }
+            });
+        }
+        let writing = scope.spawn(|| {
+            for len in 1..3_000 {
+                let writer = fs.open(nid, true).expect("opens");
+                fs.write(nid, writer, 0, &vec![1; len], false).expect("writes");
+                let attr = fs.getattr(nid).expect("is there");
+                assert_eq!(attr.size, len as u64);
+                *known.lock().expect("no panic") = (attr.size, attr.mtime);
+                // So that somebody who knows it asks while it is saved.
+                for _ in 0..10 {
+                    fs.getattr(nid).expect("is there");
+                }
+                fs.release(writer).expect("closes");
+            }
+        });
+        let written = writing.join();
+        is_over.store(true, Ordering::Relaxed);
+        written.expect("writes");
+    });
 }
 
 #[test]
