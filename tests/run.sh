@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests of drivefs: format, lints, licences, unit and story tests, then the shell tests on
-# real mounts with release programs. Installs what it needs. Under 40 minutes on two cores, from
-# nothing. The last line is `N passed, N failed`.
+# real mounts, both with programs built as for a release but with assertions. Installs what it needs.
+# Under 40 minutes on two cores, from nothing. The last line is `N passed, N failed`.
 #
 #   tests/run.sh                everything
 #   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts deny cargo shell)
@@ -141,7 +141,7 @@ cargo_tests() {
     [[ " ${SKIP:-} " != *" cargo "* ]] || return 0
     echo "---- cargo test"
     log=$(mktemp)
-    cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" | grep -v '^test .* ok$'
+    cargo test --workspace --locked --profile checked --no-fail-fast 2>&1 | tee "$log" | grep -v '^test .* ok$'
     rc=${PIPESTATUS[0]}
     p=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log" | paste -sd+ | sed 's/^$/0/')
     f=$(sed -n 's/^test result: .*; \([0-9]*\) failed;.*/\1/p' "$log" | paste -sd+ | sed 's/^$/0/')
@@ -154,7 +154,7 @@ shell_tests() {
     target=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)
     echo "---- shell tests on real mounts"
     log=$(mktemp)
-    DRIVEFS_BIN=$target/release DRIVEFS_TOOLS=$target/tools tests/shell/run.sh 2>&1 | tee "$log"
+    DRIVEFS_BIN=$target/checked DRIVEFS_TOOLS=$target/tools tests/shell/run.sh 2>&1 | tee "$log"
     rc=${PIPESTATUS[0]}
     p=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$log" | tail -n 1)
     f=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$log" | tail -n 1)
@@ -167,7 +167,7 @@ step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnin
 step deny deny
 cargo_tests
 [[ " ${SKIP:-} " == *" shell "* ]] || step tools test_tools
-step build cargo build --release --workspace --bins --locked --quiet
+step build cargo build --profile checked --workspace --bins --locked --quiet
 shell_tests
 
 echo
