@@ -4,7 +4,7 @@
 # Under 40 minutes on two cores, from nothing. The last line is `N passed, N failed`.
 #
 #   tests/run.sh                everything
-#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts deny cargo shell)
+#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts vendored deny cargo shell)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export CARGO_TERM_COLOR=never
@@ -102,7 +102,7 @@ step() {
 }
 
 scripts() {
-    shellcheck -x tests/run.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
+    shellcheck -x tests/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
         (cd tests/bench && shellcheck -x -a run.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
 }
@@ -164,6 +164,7 @@ shell_tests() {
 step fmt cargo fmt --all --check
 step scripts scripts
 step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+step vendored vendor/check.sh
 step deny deny
 cargo_tests
 [[ " ${SKIP:-} " == *" shell "* ]] || step tools test_tools

@@ -88,6 +88,12 @@ impl DriveFs {
     /// The kernel has no inode of that number any more.
     pub fn forget(&self, nid: Nid) {
         lock(&self.removed).remove(&nid);
+        if self.tree.forget_unnamed(nid)
+            && let Err(error) = self.let_go(nid)
+        {
+            // The next start drops it.
+            tracing::warn!(%error, "could not drop a file without a name");
+        }
     }
 
     pub fn opendir(&self, nid: Nid) -> Result<u64, TreeError> {

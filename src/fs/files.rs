@@ -58,11 +58,22 @@ impl DriveFs {
         caller: Caller,
         mode: u32,
     ) -> Result<(Attr, u64), TreeError> {
-        let new =
-            NewNode { kind: NodeKind::File, mode, uid: None, gid: None, rdev: 0, target: None };
-        let new = self.with_owner(caller, new);
+        let new = self.with_owner(caller, new_file(mode));
         let (node, content) =
             self.with_room(0, || self.tree.make_file(parent, name, new.clone()))?;
+        let handle = self.open_content(content, true);
+        Ok((self.attr_of(&node, None), handle))
+    }
+
+    /// Makes a file without a name and opens it for writing.
+    pub fn tmpfile(
+        &self,
+        parent: Nid,
+        caller: Caller,
+        mode: u32,
+    ) -> Result<(Attr, u64), TreeError> {
+        let new = self.with_owner(caller, new_file(mode));
+        let (node, content) = self.with_room(0, || self.tree.make_unnamed(parent, new.clone()))?;
         let handle = self.open_content(content, true);
         Ok((self.attr_of(&node, None), handle))
     }
@@ -230,4 +241,8 @@ impl DriveFs {
     pub fn fsync_dir(&self) -> Result<(), TreeError> {
         self.with_room(0, || Ok(self.tree.db().flush()?))
     }
+}
+
+fn new_file(mode: u32) -> NewNode {
+    NewNode { kind: NodeKind::File, mode, uid: None, gid: None, rdev: 0, target: None }
 }

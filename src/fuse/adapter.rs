@@ -52,6 +52,7 @@ use super::convert::caller;
 use super::convert::clears_suid;
 use super::convert::file_attr;
 use super::convert::file_type;
+use super::convert::made_kind;
 use super::convert::new_node;
 use super::convert::no_attr;
 use super::convert::time;
@@ -61,6 +62,7 @@ use super::interrupt;
 use super::reply::GENERATION;
 use super::reply::TTL;
 use super::reply::attr;
+use super::reply::created;
 use super::reply::done;
 use super::reply::empty;
 use super::reply::entry;
@@ -263,14 +265,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.asked(req);
-        let kind = match mode & libc::S_IFMT {
-            libc::S_IFREG | 0 => NodeKind::File,
-            libc::S_IFIFO => NodeKind::Fifo,
-            libc::S_IFSOCK => NodeKind::Socket,
-            libc::S_IFCHR => NodeKind::CharDevice,
-            libc::S_IFBLK => NodeKind::BlockDevice,
-            _ => return reply.error(Errno::EINVAL),
-        };
+        let Some(kind) = made_kind(mode) else { return reply.error(Errno::EINVAL) };
         let new = new_node(kind, mode, rdev, None);
         entry(reply, self.fs.make(parent.0, name.as_bytes(), caller(req), new));
     }
@@ -372,16 +367,20 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         self.asked(req);
-        match self.fs.create(parent.0, name.as_bytes(), caller(req), mode) {
-            Ok((attr, handle)) => reply.created(
-                &TTL,
-                &file_attr(&attr),
-                GENERATION,
-                FileHandle(handle),
-                FopenFlags::FOPEN_KEEP_CACHE,
-            ),
-            Err(e) => reply.error(errno(&e)),
-        }
+        created(reply, self.fs.create(parent.0, name.as_bytes(), caller(req), mode));
+    }
+
+    fn tmpfile(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.asked(req);
+        created(reply, self.fs.tmpfile(parent.0, caller(req), mode));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

@@ -32,6 +32,18 @@ pub(super) fn file_type(kind: NodeKind) -> FileType {
     }
 }
 
+/// The kind of what mknod(2) shall make.
+pub(super) fn made_kind(mode: u32) -> Option<NodeKind> {
+    Some(match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => NodeKind::File,
+        libc::S_IFIFO => NodeKind::Fifo,
+        libc::S_IFSOCK => NodeKind::Socket,
+        libc::S_IFCHR => NodeKind::CharDevice,
+        libc::S_IFBLK => NodeKind::BlockDevice,
+        _ => return None,
+    })
+}
+
 pub(super) fn file_attr(a: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(a.nid),

@@ -7,6 +7,7 @@ use fuser::FileHandle;
 use fuser::FopenFlags;
 use fuser::Generation;
 use fuser::ReplyAttr;
+use fuser::ReplyCreate;
 use fuser::ReplyEmpty;
 use fuser::ReplyEntry;
 use fuser::ReplyOpen;
@@ -41,6 +42,20 @@ pub fn opened(reply: ReplyOpen, result: Result<u64, TreeError>) {
         Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
         // The name leads to a newer inode by now: let the kernel look it up again.
         Err(TreeError::NotFound) => reply.error(Errno::from_i32(libc::ESTALE)),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+/// A new file and its first handle.
+pub fn created(reply: ReplyCreate, result: Result<(Attr, u64), TreeError>) {
+    match result {
+        Ok((attr, handle)) => reply.created(
+            &TTL,
+            &file_attr(&attr),
+            GENERATION,
+            FileHandle(handle),
+            FopenFlags::FOPEN_KEEP_CACHE,
+        ),
         Err(e) => reply.error(errno(&e)),
     }
 }

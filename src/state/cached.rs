@@ -73,10 +73,12 @@ impl Conn<'_> {
         Ok(n > 0)
     }
 
-    /// True when blocks wait to be sent while nothing is ahead of the server.
+    /// True when blocks wait to be sent while nothing is ahead of the server, and no open file is
+    /// without a name: it may have blocks, and get a name.
     pub fn has_idle_unsent(&self) -> Result<bool, DbError> {
         let mut s = self.sql.prepare_cached(
-            "SELECT 1 FROM cached WHERE unsent=1 AND NOT EXISTS (SELECT 1 FROM base_node) LIMIT 1",
+            "SELECT 1 FROM cached WHERE unsent=1 AND NOT EXISTS (SELECT 1 FROM base_node) \
+             AND NOT EXISTS (SELECT 1 FROM node WHERE nameless IS NOT NULL) LIMIT 1",
         )?;
         Ok(s.exists([])?)
     }
@@ -88,7 +90,8 @@ impl Conn<'_> {
             "UPDATE cached SET unsent=0 WHERE unsent=1 \
              AND NOT EXISTS (SELECT 1 FROM base_node) \
              AND NOT EXISTS (SELECT 1 FROM node WHERE live IS NOT NULL) \
-             AND NOT EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL)",
+             AND NOT EXISTS (SELECT 1 FROM node WHERE frozen IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM node WHERE nameless IS NOT NULL)",
             params![],
         )?;
         Ok(())

@@ -19,6 +19,7 @@ mod rename;
 mod resolution;
 pub mod resolve;
 mod sent;
+mod unnamed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use crate::state::NodeEntry;
 use crate::state::ROOT;
 
 use filling::Filling;
+use unnamed::Unnamed;
 
 pub use apply::Applied;
 pub use conflict::CONFLICT_XATTR;
@@ -149,6 +151,7 @@ pub struct Tree {
     device: String,
     listener: Mutex<Option<Sender<Invalidation>>>,
     filling: Filling,
+    unnamed: Unnamed,
 }
 
 impl Tree {
@@ -168,6 +171,7 @@ impl Tree {
             device,
             listener: Mutex::default(),
             filling,
+            unnamed: Unnamed::default(),
         })
     }
 

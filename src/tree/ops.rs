@@ -95,12 +95,34 @@ impl Tree {
         if c.dirent(parent, name.as_bytes())?.is_some() {
             return Err(TreeError::Exists);
         }
+        let node = self.new_in(c, &dir, new, time)?;
+        self.journal.note_new_node(c, node.id, node.ns)?;
+        let place = name.as_bytes();
+        self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
+        c.insert_node(&node)?;
+        c.put_dirent(parent, place, node.nid)?;
+        if node.kind == NodeKind::Dir {
+            // A new folder has no entries that could be elsewhere.
+            self.filling.note_complete(node.ns, node.nid);
+        }
+        self.touch(c, &dir, time)?;
+        Ok(node)
+    }
+
+    /// A node to be inserted, for one name in a folder.
+    pub(super) fn new_in(
+        &self,
+        c: &Conn<'_>,
+        dir: &Node,
+        new: NewNode,
+        time: TimeNs,
+    ) -> Result<Node, TreeError> {
         let is_file = new.kind == NodeKind::File;
         let live = if is_file { Some(self.new_layer(c)?) } else { None };
         // What is made in a folder with the set-group-ID bit gets its group.
         let inherits = dir.attrs.mode & SETGID != 0;
         let passes_on = inherits && new.kind == NodeKind::Dir;
-        let node = Node {
+        Ok(Node {
             nid: self.new_nid(),
             id: new_id(),
             ns: dir.ns,
@@ -127,18 +149,7 @@ impl Tree {
             source: None,
             atime: None,
             subdirs: 0,
-        };
-        self.journal.note_new_node(c, node.id, node.ns)?;
-        let place = name.as_bytes();
-        self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
-        c.insert_node(&node)?;
-        c.put_dirent(parent, place, node.nid)?;
-        if node.kind == NodeKind::Dir {
-            // A new folder has no entries that could be elsewhere.
-            self.filling.note_complete(node.ns, node.nid);
-        }
-        self.touch(c, &dir, time)?;
-        Ok(node)
+        })
     }
 
     fn new_layer(&self, c: &Conn<'_>) -> Result<(u64, bool), TreeError> {
@@ -146,7 +157,7 @@ impl Tree {
         Ok((self.spool.cache().files().allocate_slot_in(c)?, false))
     }
 
-    /// Gives a node that is no folder one more name.
+    /// Gives a node that is no folder one more name, or a file that was made without one its first.
     pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Node, TreeError> {
         let name = Name::new(name)?;
         let time = now();
@@ -159,12 +170,15 @@ impl Tree {
             if node.ns != dir.ns {
                 return Err(TreeError::CrossDevice);
             }
-            if node.links == 0 {
+            if node.links == 0 && !self.is_unnamed(nid) {
                 return Err(TreeError::NotFound);
             }
             let place = name.as_bytes();
             if c.dirent(parent, place)?.is_some() {
                 return Err(TreeError::Exists);
+            }
+            if node.links == 0 {
+                self.journal.note_new_node(c, node.id, node.ns)?;
             }
             self.journal.note_dirent(c, dir.ns, dir.id, place, None, Some(node.id))?;
             c.put_dirent(parent, place, nid)?;
@@ -172,6 +186,7 @@ impl Tree {
             self.touch(c, &dir, time)?;
             c.node(nid)?.ok_or(TreeError::NotFound)
         })?;
+        self.forget_unnamed(nid);
         self.journal.wake();
         Ok(node)
     }

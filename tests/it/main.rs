@@ -13,3 +13,4 @@ mod random;
 mod stories;
 mod story;
 mod tidy;
+mod unnamed;

@@ -18,7 +18,9 @@ mkdir -m 777 "$W"
 
 posix() { timeout 120 python3 "$HERE/syscalls.py" "$@"; }
 
-check "O_TMPFILE is refused as by a file system without it" posix tmpfile "$W"
+check "O_TMPFILE: files without a name, and how they get one" posix tmpfile "$W"
+check "O_TMPFILE: owner, group, modes" posix tmpfile_rights "$W"
+check "O_TMPFILE: what has no name is not sent" as alice posix tmpfile_sent "$W"
 check "a file that was unlinked or replaced while open goes on" posix unlinked "$W"
 check "two processes append to one file" posix append "$W"
 check "shared mappings, also after a truncation" posix mapped "$W"
@@ -115,6 +117,21 @@ at_most "copy of a file over 4 GiB (ms)" "$(($(now_ms) - begin))" 3000
 sync_device alice
 at_most "bytes sent for it" "$(($(sent_bytes alice) - before))" $((512 * 1024))
 
+# ---- files without a name vanish with their last close, or with the client
+nameless() { [ "$(sqlite3 -readonly "$T/alice.home/state.db" 'SELECT count(*) FROM node WHERE links=0')" = "$1" ]; }
+check "nothing is left of files without a name" wait_until 10 nameless 0
+python3 "$HERE/syscalls.py" tmpfile_held "$A" &
+holder=$!
+HELPERS+=("$holder")
+check "some are open" wait_until 30 test -e "$A/tmp ready"
+check "and known to the client alone" wait_until 10 nameless 3
+kill_client alice
+kill -KILL "$holder"
+wait "$holder" 2>"$T/killed" || true
+mount_device alice --allow-other
+check "they are gone after kill -9 of the client" wait_until 10 nameless 0
+same "what got a name is there" "$(cat "$A/tmp survivor")" "named just before the end"
+
 # ---- the death of the client right behind a copy, a punch, a truncation
 cp "$A/large" "$A/survivor"
 PYTHONDONTWRITEBYTECODE=1 python3 - "$HERE" "$A/survivor" <<'PY'
@@ -143,6 +160,7 @@ random_file "$A/far" 8
 sync_device alice
 sync_device bob
 kill_server
+check "files get their first name, offline" posix tmpfile_saved "$A"
 check "bob copies a file whose bytes are not here, offline" cp "$T/bob/far" "$T/bob/far copy"
 online
 received=$(received_bytes bob)
@@ -155,6 +173,9 @@ check "alice has it" cmp "$A/far" "$A/far copy"
 rm "$W/socket"
 sync_device alice
 sync_device bob
+same "files that got their names offline" "$(cat "$T/bob"/tmp\ offline\ ?)" \
+    "$(for i in 0 1 2 3 4; do printf 'offline %d!' "$i"; done)"
+same "what was written before and after the first name" "$(head -c 8 "$T/bob/work/tmp sent" | tail -c 5)" after
 check "bytes on the second device" diff -r --no-dereference "$A/work" "$T/bob/work"
 check "copies on the second device" cmp "$A/large copy" "$T/bob/large copy"
 for seed in 1 2; do

@@ -78,6 +78,8 @@ check "and ends with umount" umount_device alice
 check "as a process" wait "${HELPERS[-1]}"
 mount_device alice --read-only
 refused "--read-only refuses writes" 'read-only' touch "$T/alice/x"
+refused "and files without a name" 'read-only' \
+    python3 -c 'import os, sys; os.open(sys.argv[1], os.O_TMPFILE | os.O_RDWR)' "$T/alice"
 umount_device alice >/dev/null
 mount_device alice -o ro
 refused "-o ro refuses writes" 'read-only' touch "$T/alice/x"

@@ -20,6 +20,18 @@ check "own files stay own" test ! -e "$T/bob/own.txt"
 printf 'hello\n' >"$T/alice/team/a.txt"
 check "a file arrives" wait_until 10 test -s "$T/bob/team/a.txt"
 same "with its bytes" "$(cat "$T/bob/team/a.txt")" hello
+check "a file without a name gets one in the shared folder, and none in another" python3 - "$T/alice" "$HERE" <<'PY'
+import errno, os, sys
+sys.path.insert(0, sys.argv[2])
+sys.dont_write_bytecode = True
+import syscalls
+syscalls.DIR = sys.argv[1]
+fd = syscalls.unnamed(within="team")
+os.write(fd, b"unnamed")
+syscalls.refused(errno.EXDEV, syscalls.link_fd, fd, "outside")
+syscalls.link_fd(fd, "team/named.txt")
+PY
+check "it arrives" wait_until 10 test -s "$T/bob/team/named.txt"
 mkdir "$T/bob/team/sub"
 printf 'hi\n' >"$T/bob/team/sub/b.txt"
 check "and the other way" wait_until 10 test -s "$T/alice/team/sub/b.txt"

@@ -2,6 +2,7 @@
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -17,6 +19,7 @@ LIBC.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c
 KEEP, PUNCH, COLLAPSE, ZERO, INSERT, UNSHARE = 1, 2, 8, 16, 32, 64
 NOBODY = 65534
 PAGE = 4096
+AT_FDCWD, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x400, 0x1000
 
 
 def path(name):
@@ -71,9 +74,193 @@ def in_child(work, uid=None):
     assert os.waitpid(pid, 0)[1] == 0, "the child failed"
 
 
+def unnamed(mode=0o600, flags=os.O_RDWR, within="."):
+    return os.open(path(within), os.O_TMPFILE | flags, mode)
+
+
+def link_fd(fd, name):
+    """Gives an open file a name, by its entry in /proc (which needs no privilege)."""
+    source = f"/proc/self/fd/{fd}".encode()
+    check_call(LIBC.linkat(AT_FDCWD, source, AT_FDCWD, path(name).encode(), AT_SYMLINK_FOLLOW))
+
+
+def link_empty_path(fd, name):
+    check_call(LIBC.linkat(fd, b"", AT_FDCWD, path(name).encode(), AT_EMPTY_PATH))
+
+
 def tmpfile():
-    # FUSE has it, fuser 0.18 has not: as on a file system without it, so that programs fall back.
-    refused(errno.EOPNOTSUPP, os.open, DIR, os.O_TMPFILE | os.O_RDWR, 0o600)
+    os.umask(0o027)
+    before, times = os.listdir(DIR), os.stat(DIR).st_mtime_ns
+    fd = unnamed(0o666)
+    assert os.listdir(DIR) == before and os.stat(DIR).st_mtime_ns == times
+    st = os.fstat(fd)
+    assert st.st_nlink == 0 and st.st_size == 0 and stat.S_IMODE(st.st_mode) == 0o640, st
+    write_all(fd, b"before", 0)
+    os.fsync(fd)
+    os.setxattr(fd, "user.kept", b"value")
+    os.utime(fd, ns=(5, 7))
+    # It can be opened again, and both descriptors are one file.
+    with open(f"/proc/self/fd/{fd}", "rb") as again:
+        assert again.read() == b"before"
+    link_fd(fd, "tmp named")
+    st = os.fstat(fd)
+    assert st.st_nlink == 1 and st.st_ino == os.stat(path("tmp named")).st_ino and st.st_mtime_ns == 7
+    assert "tmp named" in os.listdir(DIR) and os.stat(DIR).st_mtime_ns > times
+    write_all(fd, b" and after", 6)
+    assert open(path("tmp named"), "rb").read() == b"before and after"
+    assert os.getxattr(path("tmp named"), "user.kept") == b"value"
+    # From now on it is like any file: more names, and none once the last one is gone.
+    link_empty_path(fd, "tmp second")
+    assert os.fstat(fd).st_nlink == 2
+    os.unlink(path("tmp second"))
+    os.unlink(path("tmp named"))
+    refused(errno.ENOENT, link_fd, fd, "tmp third")
+    assert os.pread(fd, 100, 0) == b"before and after" and os.fstat(fd).st_nlink == 0
+    os.close(fd)
+
+    # A taken name changes nothing; a free one works then.
+    fd = unnamed()
+    os.close(make("tmp taken", b"old"))
+    refused(errno.EEXIST, link_fd, fd, "tmp taken")
+    refused(errno.ENAMETOOLONG, link_fd, fd, "n" * 256)
+    refused(errno.ENOENT, link_fd, fd, "no folder/x")
+    assert os.fstat(fd).st_nlink == 0
+    # As editors save: under another name, then over the old one.
+    write_all(fd, b"new", 0)
+    link_fd(fd, "tmp new")
+    os.rename(path("tmp new"), path("tmp taken"))
+    assert open(path("tmp taken"), "rb").read() == b"new"
+    os.close(fd)
+
+    # O_EXCL: it will never have a name. Neither has what was unlinked.
+    fd = unnamed(flags=os.O_RDWR | os.O_EXCL)
+    write_all(fd, b"private", 0)
+    refused(errno.ENOENT, link_fd, fd, "tmp never")
+    refused(errno.ENOENT, link_empty_path, fd, "tmp never")
+    os.close(fd)
+    fd = make("tmp gone")
+    os.unlink(path("tmp gone"))
+    refused(errno.ENOENT, link_fd, fd, "tmp gone")
+    os.close(fd)
+
+    # It lives as long as anything leads to it: a mapping, a descriptor that is no open file.
+    fd = unnamed()
+    os.ftruncate(fd, PAGE)
+    with mmap.mmap(fd, PAGE) as mapped:
+        os.close(fd)
+        mapped[:6] = b"mapped"
+        assert mapped[:6] == b"mapped"
+    fd = unnamed()
+    write_all(fd, b"by its path", 0)
+    held = os.open(f"/proc/self/fd/{fd}", os.O_PATH)
+    os.close(fd)
+    link_empty_path(held, "tmp held")
+    assert open(path("tmp held"), "rb").read() == b"by its path"
+
+    # Small and large, sparse and copied, each with a name at the end.
+    big = random.Random(1).randbytes(9 << 20)
+    fd, copy = unnamed(), unnamed()
+    write_all(fd, big, 0)
+    done = 0
+    while done < len(big):
+        done += os.copy_file_range(fd, copy, len(big) - done, done, done)
+    allocate(fd, PUNCH | KEEP, 1 << 20, 2 << 20)
+    link_fd(copy, "tmp copy")
+    link_fd(fd, "tmp punched")
+    assert open(path("tmp copy"), "rb").read() == big
+    assert open(path("tmp punched"), "rb").read() == big[: 1 << 20] + bytes(2 << 20) + big[3 << 20 :]
+
+    # What open(2) says of wrong uses.
+    refused(errno.EINVAL, lambda: unnamed(flags=os.O_RDONLY))
+    refused(errno.ENOTDIR, lambda: unnamed(within="tmp copy"))
+    refused(errno.ENOENT, lambda: unnamed(within="nowhere"))
+
+
+def tmpfile_rights():
+    """Owner, group, modes and privileges; who may make one where."""
+    os.umask(0)
+    os.mkdir(path("tmp closed"), 0o755)
+    os.mkdir(path("tmp group"))
+    os.chown(path("tmp group"), -1, 12345)
+    os.chmod(path("tmp group"), 0o2777)
+
+    def as_nobody():
+        refused(errno.EACCES, lambda: unnamed(within="tmp closed"))
+        fd = unnamed(0o4755, within="tmp group")
+        st = os.fstat(fd)
+        assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (NOBODY, 12345, 0o4755), st
+        os.write(fd, b"x")
+        assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o755
+        refused(errno.EACCES, link_fd, fd, "tmp closed/x")
+        link_fd(fd, "tmp group/x")
+        # Written by a mode that refuses: only the open counts.
+        fd = unnamed(0)
+        os.write(fd, b"y")
+        link_fd(fd, "tmp locked")
+        refused(errno.EACCES, lambda: os.open(path("tmp locked"), os.O_RDONLY))
+
+    in_child(as_nobody, NOBODY)
+    st = os.stat(path("tmp group/x"))
+    assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode), st.st_size) == (NOBODY, 12345, 0o755, 1), st
+    st = os.stat(path("tmp locked"))
+    assert (st.st_uid, stat.S_IMODE(st.st_mode), st.st_size) == (NOBODY, 0, 1), st
+
+
+def drivefs(*words):
+    done = subprocess.run(["drivefs", *words], check=True, stdout=subprocess.PIPE, timeout=100)
+    return done.stdout
+
+
+def tmpfile_sent():
+    """Nothing leaves the machine while it has no name, and all of it does once it has one."""
+
+    def sent():
+        return json.loads(drivefs("status", "--json"))["bytes_sent"]
+
+    drivefs("sync")
+    before, big = sent(), random.Random(2).randbytes(8 << 20)
+    fd, private = unnamed(), unnamed(flags=os.O_RDWR | os.O_EXCL)
+    for each in (fd, private):
+        write_all(each, big, 0)
+        os.fsync(each)
+    # By reference: blocks of files without a name are kept like those that wait to be sent.
+    copy = unnamed()
+    assert os.copy_file_range(fd, copy, len(big), 0, 0) == len(big)
+    drivefs("sync")
+    assert sent() - before < 64 << 10, sent() - before
+    assert json.loads(drivefs("status", "--json"))["queue"] == []
+    link_fd(fd, "tmp sent")
+    write_all(fd, b"after", 3)
+    os.close(fd)
+    drivefs("sync")
+    assert len(big) < sent() - before < len(big) + (1 << 20), sent() - before
+    # Its first block, of up to 4 MiB, is not that of the one which was written again.
+    before = sent()
+    link_fd(copy, "tmp sent copy")
+    os.close(copy)
+    drivefs("sync")
+    assert sent() - before < 5 << 20, sent() - before
+
+
+def tmpfile_saved():
+    """A few small ones with names, for a server that is away."""
+    for i in range(5):
+        fd = unnamed()
+        write_all(fd, b"offline %d" % i, 0)
+        link_fd(fd, f"tmp offline {i}")
+        write_all(fd, b"!", 9)
+
+
+def tmpfile_held():
+    """Files with and without a name, open until it is killed."""
+    held = [unnamed() for _ in range(3)]
+    for fd, size in zip(held, (10, 70_000, 9 << 20)):
+        write_all(fd, bytes(size), 0)
+    named = unnamed()
+    write_all(named, b"named just before the end", 0)
+    link_fd(named, "tmp survivor")
+    os.close(make("tmp ready"))
+    signal.pause()
 
 
 def unlinked():

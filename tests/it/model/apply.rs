@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -219,7 +220,9 @@ impl Op {
             | Op::Removexattr { at, .. }
             | Op::Stat { at }
             | Op::List { at }
+            | Op::OpenUnnamed { at, .. }
             | Op::Save { at, .. } => vec![at],
+            Op::Name { to, .. } => vec![to],
             _ => vec![],
         }
     }
@@ -235,6 +238,18 @@ impl Side {
                 flags.set(OFlags::APPEND, *append);
                 let file = rustix::fs::open(path(at), flags, bits(*mode))?;
                 self.open[*slot as usize] = Some(File::from(file));
+            }
+            Op::OpenUnnamed { slot, at, access, make, mode } => {
+                // O_EXCL without O_CREAT: it shall never have a name.
+                let mut flags = open_flags(*access, Make::No) | OFlags::TMPFILE;
+                flags.set(OFlags::EXCL, *make == Make::Exclusive);
+                let file = rustix::fs::open(path(at), flags, bits(*mode))?;
+                self.open[*slot as usize] = Some(File::from(file));
+            }
+            Op::Name { slot, to } => {
+                let file = self.open[self.slot(*slot)].as_ref().ok_or(Errno::BADF)?;
+                let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+                rustix::fs::linkat(CWD, from, CWD, path(to), AtFlags::SYMLINK_FOLLOW)?;
             }
             Op::Close { slot } => drop(self.open[self.slot(*slot)].take()),
             Op::Sync | Op::Kill => unreachable!("done by the runner"),

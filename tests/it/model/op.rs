@@ -99,6 +99,19 @@ pub enum Op {
         append: bool,
         mode: u16,
     },
+    /// Opens a file without a name (`O_TMPFILE`).
+    OpenUnnamed {
+        slot: u8,
+        at: At,
+        access: Access,
+        make: Make,
+        mode: u16,
+    },
+    /// Gives what is open a name, its first or one more.
+    Name {
+        slot: u8,
+        to: At,
+    },
     Close {
         slot: u8,
     },
@@ -298,6 +311,13 @@ fn open() -> impl Strategy<Value = Op> {
         })
 }
 
+fn open_unnamed() -> impl Strategy<Value = Op> {
+    let access = prop_oneof![1 => Just(Access::Read), 9 => Just(Access::ReadWrite)];
+    let make = prop_oneof![4 => Just(Make::No), 1 => Just(Make::Exclusive)];
+    (slot(), at(), access, make, mode())
+        .prop_map(|(slot, at, access, make, mode)| Op::OpenUnnamed { slot, at, access, make, mode })
+}
+
 fn on_handles() -> impl Strategy<Value = Op> {
     let alloc = prop_oneof![
         Just(Alloc::Grow),
@@ -310,6 +330,8 @@ fn on_handles() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         9 => open(),
+        3 => open_unnamed(),
+        3 => (slot(), new_at()).prop_map(|(slot, to)| Op::Name { slot, to }),
         2 => slot().prop_map(|slot| Op::Close { slot }),
         7 => (slot(), size(), size(), any::<u8>())
             .prop_map(|(slot, offset, len, seed)| Op::Write { slot, offset, len, seed }),
