@@ -22,10 +22,16 @@ find "$B" -type f -exec cat {} + >/dev/null
 watch() {
     local name=$1
     shift
-    inotifywait -m -q --format '%w%f %e' "$@" >"$T/$name" 2>"$T/$name.err" &
+    inotifywait -m -q --format '%w%f %e' "$@" >>"$T/$name" 2>"$T/$name.err" &
     WATCHER=$!
     HELPERS+=("$WATCHER")
     wait_until 10 watches "$WATCHER" $# || die "inotifywait does not begin"
+}
+# What was on its way when a watcher began it may hear, too: from here on only what is new.
+afresh() {
+    echo x >"$A/$2/begin $1"
+    wait_until 20 heard "$1" "$2/begin $1 CLOSE_WRITE,CLOSE" || die "no event comes ($1)"
+    : >"$T/$1"
 }
 watches() { [ "$(cat "/proc/$1/fdinfo/"* 2>/dev/null | grep -c '^inotify')" -ge "$2" ]; }
 helpers() { pgrep -fc "raise-events $B " || true; }
@@ -39,6 +45,7 @@ in_step
 same "without a watcher there is no helper" "$(helpers)" 0
 
 watch folder "$B/seen"
+afresh folder seen
 echo new >"$A/seen/new.txt"
 hears "a new file is created" folder "seen/new.txt CREATE"
 hears "and written" folder "seen/new.txt CLOSE_WRITE,CLOSE"
@@ -99,6 +106,7 @@ check "tail -F follows" wait_until 20 grep -q 'saved again' "$T/tail"
 mkdir "$A/many"
 in_step
 watch many "$B/many"
+afresh many many
 for n in $(seq 1 300); do echo "$n" >"$A/many/a$n"; done
 for n in $(seq 1 300); do echo "$n" >"$B/many/b$n"; done
 all_heard() { [ "$(grep -c 'many/a[0-9]* CLOSE_WRITE' "$T/many")" -ge 300 ]; }
