@@ -31,6 +31,20 @@ for name in alice bob; do
     HELPERS+=($!)
 done
 
+# Somebody watches, so that the daemons' helpers take part. A watcher ends with the mount it is on.
+watch() {
+    until [ -e "$T/stop" ]; do
+        inotifywait -m -r -q "$T/$1" >"$T/$1.watched" 2>/dev/null &
+        echo $! >"$T/$1.watcher"
+        wait $! || true
+        sleep 0.1
+    done
+}
+for name in alice bob; do
+    watch "$name" 2>/dev/null &
+    HELPERS+=($!)
+done
+
 declare -A count=([alice]=0 [bob]=0 [server]=0)
 for n in $(seq "$KILLS"); do
     # From "in the middle of the start" to "after a while of work".
@@ -53,6 +67,7 @@ for n in $(seq "$KILLS"); do
 done
 note "killed alice ${count[alice]}, bob ${count[bob]}, the server ${count[server]} times"
 touch "$T/stop"
+kill "$(cat "$T/alice.watcher")" "$(cat "$T/bob.watcher")" 2>/dev/null || true
 i=0
 for name in alice bob; do
     check "$name kept what it acknowledged, right after each kill" wait "${workers[i]}"
