@@ -25,7 +25,7 @@ declare -A package=(
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
     [vim.tiny]=vim-tiny [tar]=tar
-    [setfacl]=acl [stress-ng]=stress-ng
+    [setfacl]=acl [stress-ng]=stress-ng [inotifywait]=inotify-tools [faketime]=faketime
 )
 missing=()
 for program in "${!package[@]}"; do
@@ -103,7 +103,8 @@ step() {
 
 scripts() {
     shellcheck -x tests/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
-        (cd tests/bench && shellcheck -x -a run.sh) &&
+        (cd tests/bench && shellcheck -x -a run.sh && shellcheck -x visibility.sh catchup.sh) &&
+        (cd tests/soak && shellcheck -x -- *.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
 }
 

@@ -12,6 +12,7 @@ mod embedded;
 mod login;
 mod mount;
 mod pin;
+mod raise_events;
 mod rebuild;
 mod restore;
 mod status;
@@ -87,6 +88,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Run by the daemon
+    #[command(hide = true)]
+    RaiseEvents(raise_events::RaiseEvents),
 }
 
 /// Runs the program.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Token(c) => token::run(&c),
         Command::Doctor(c) => doctor::run(&c),
         Command::Completions(c) => completions::run(&c),
+        Command::RaiseEvents(c) => raise_events::run(&c),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,7 +20,6 @@ use fuser::FileHandle;
 use fuser::Filesystem;
 use fuser::FopenFlags;
 use fuser::INodeNo;
-use fuser::InitFlags;
 use fuser::IoctlFlags;
 use fuser::KernelConfig;
 use fuser::LockOwner;
@@ -47,6 +46,7 @@ use fuser::WriteFlags;
 use tokio::runtime::Handle;
 
 use super::callers::Callers;
+use super::capabilities;
 use super::convert::FRAGMENT_BYTES;
 use super::convert::caller;
 use super::convert::clears_suid;
@@ -58,6 +58,8 @@ use super::convert::no_attr;
 use super::convert::time;
 use super::convert::to_ns;
 use super::errno::errno;
+use super::herald;
+use super::herald::Herald;
 use super::interrupt;
 use super::reply::GENERATION;
 use super::reply::TTL;
@@ -66,6 +68,7 @@ use super::reply::created;
 use super::reply::done;
 use super::reply::empty;
 use super::reply::entry;
+use super::reply::entry_for;
 use super::reply::opened;
 use super::reply::xattr;
 use super::strict::Strict;
@@ -78,8 +81,6 @@ use crate::tree::RenameMode;
 use crate::tree::SetAttrs;
 use crate::tree::TreeError;
 
-const REQUEST_BYTES: u32 = 1024 * 1024;
-
 pub(super) struct Adapter {
     pub fs: Arc<DriveFs>,
     pub runtime: Handle,
@@ -90,6 +91,7 @@ pub(super) struct Adapter {
     pub callers: Arc<Callers>,
     /// Set once the session is there, if they may follow callers.
     pub threads: Arc<OnceLock<Guarded>>,
+    pub herald: Arc<Herald>,
 }
 
 impl Adapter {
@@ -106,70 +108,20 @@ impl Adapter {
             threads.put(place);
         }
     }
-
-    /// A name that is not here: with `--strict` the server is asked, and the kernel keeps no word of
-    /// what is not there.
-    fn look_up_newest(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let Some(strict) = self.strict.clone() else { return reply.error(Errno::ENOENT) };
-        let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.runtime.spawn(async move {
-            if let Err(e) = strict.newest().await {
-                return reply.error(e);
-            }
-            let listed = fs.list_folders(&fs.unlisted(&[parent.0])).await;
-            entry(reply, listed.and_then(|()| fs.lookup(parent.0, name.as_bytes())));
-        });
-    }
-
-    /// Runs `then` when these folders show all that they have: at once, but for folders that the
-    /// first fill of the replica has not brought yet. Those are asked for by a task.
-    fn when_listed(
-        &self,
-        folders: &[u64],
-        then: impl FnOnce(&DriveFs, Result<(), TreeError>) + Send + 'static,
-    ) {
-        let unlisted = self.fs.unlisted(folders);
-        if unlisted.is_empty() {
-            return then(&self.fs, Ok(()));
-        }
-        let fs = self.fs.clone();
-        self.runtime.spawn(async move {
-            let listed = fs.list_folders(&unlisted).await;
-            then(&fs, listed);
-        });
-    }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-            InitFlags::FUSE_ASYNC_DIO,
-            // Privileges go with writes here; else the kernel asks for file capabilities before
-            // each one.
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-        ];
-        for flag in wanted {
-            if let Err(missing) = config.add_capabilities(flag) {
-                tracing::info!(?missing, "the kernel lacks a capability");
-            }
-        }
-        // An older kernel names the most it takes.
-        if let Err(most) = config.set_max_write(REQUEST_BYTES) {
-            let _ = config.set_max_write(most);
-        }
-        if let Err(most) = config.set_max_readahead(REQUEST_BYTES) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(64);
+        capabilities::ask(config);
         Ok(())
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.herald.asks(req)
+            && let Some(was) = self.herald.lookup(&self.fs, parent.0, name.as_bytes())
+        {
+            return entry_for(reply, was, &Duration::ZERO);
+        }
         self.asked(req);
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Err(TreeError::NotFound) if self.strict.is_some() => {
@@ -222,6 +174,9 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.herald.asks(req) {
+            return attr(reply, self.fs.getattr(ino.0));
+        }
         self.asked(req);
         let set = SetAttrs {
             mode,
@@ -264,6 +219,9 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        if self.herald.asks(req) {
+            return entry(reply, self.herald.made(&self.fs, parent.0, name.as_bytes()));
+        }
         self.asked(req);
         let Some(kind) = made_kind(mode) else { return reply.error(Errno::EINVAL) };
         let new = new_node(kind, mode, rdev, None);
@@ -279,6 +237,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.herald.asks(req) {
+            return entry(reply, self.herald.made(&self.fs, parent.0, name.as_bytes()));
+        }
         self.asked(req);
         let new = new_node(NodeKind::Dir, mode, 0, None);
         entry(reply, self.fs.make(parent.0, name.as_bytes(), caller(req), new));
@@ -292,6 +253,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        if self.herald.asks(req) {
+            return entry(reply, self.herald.made(&self.fs, parent.0, link_name.as_bytes()));
+        }
         self.asked(req);
         let target = target.as_os_str().as_bytes();
         if target.len() > SYMLINK_MAX_BYTES {
@@ -302,11 +266,17 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.herald.asks(req) {
+            return empty(reply, self.herald.removed(&self.fs, parent.0, name.as_bytes()));
+        }
         self.asked(req);
         empty(reply, self.fs.unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.herald.asks(req) {
+            return empty(reply, self.herald.removed(&self.fs, parent.0, name.as_bytes()));
+        }
         self.asked(req);
         let name = name.to_owned();
         let folder = self.fs.folder_at(parent.0, name.as_bytes());
@@ -325,6 +295,10 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if self.herald.asks(req) {
+            let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+            return empty(reply, self.herald.renamed(&self.fs, from, to));
+        }
         self.asked(req);
         let mode = if flags.is_empty() {
             RenameMode::Replace
@@ -384,6 +358,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.herald.asks(req) {
+            return opened(reply, Ok(herald::HANDLE));
+        }
         self.asked(req);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let Some(strict) = self.strict.clone() else {
@@ -447,7 +424,7 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
@@ -456,6 +433,9 @@ impl Filesystem for Adapter {
             // cheaper.
             return reply.error(Errno::ENOSYS);
         };
+        if fh.0 == herald::HANDLE {
+            return reply.ok();
+        }
         let fs = self.fs.clone();
         self.runtime.spawn(async move { done(reply, strict.sent(&fs, ino.0).await) });
     }

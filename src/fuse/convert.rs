@@ -44,6 +44,19 @@ pub(super) fn made_kind(mode: u32) -> Option<NodeKind> {
     })
 }
 
+/// The type as mode_t has it.
+pub(super) fn ifmt(kind: NodeKind) -> u32 {
+    match kind {
+        NodeKind::File => libc::S_IFREG,
+        NodeKind::Dir | NodeKind::Mount => libc::S_IFDIR,
+        NodeKind::Symlink => libc::S_IFLNK,
+        NodeKind::Fifo => libc::S_IFIFO,
+        NodeKind::Socket => libc::S_IFSOCK,
+        NodeKind::CharDevice => libc::S_IFCHR,
+        NodeKind::BlockDevice => libc::S_IFBLK,
+    }
+}
+
 pub(super) fn file_attr(a: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(a.nid),

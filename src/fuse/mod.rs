@@ -2,15 +2,20 @@
 
 mod adapter;
 mod callers;
+mod capabilities;
 mod convert;
 mod errno;
+mod herald;
 mod interrupt;
 mod invalidate;
 mod mountpoint;
+mod raise;
 mod readahead;
 mod reply;
 mod strict;
 mod threads;
+mod unlisted;
+mod watchers;
 
 use std::io;
 use std::path::Path;
@@ -26,6 +31,7 @@ use fuser::SessionACL;
 use crate::fs::DriveFs;
 
 use callers::Callers;
+use herald::Herald;
 use threads::Threads;
 
 pub use mountpoint::MountPoint;
@@ -34,6 +40,7 @@ pub use mountpoint::Mounted;
 pub use mountpoint::is_dead;
 pub use mountpoint::is_mounted;
 pub use mountpoint::unmount;
+pub use raise::raise_events;
 pub use strict::Strict;
 
 /// What is logged unless RUST_LOG says otherwise. fuser reports each reply to a request that the
@@ -77,17 +84,20 @@ pub fn mount(
     config.clone_fd = true;
     let notifier = Arc::new(OnceLock::new());
     let (callers, guarded) = (Arc::new(Callers::new()), Arc::new(OnceLock::new()));
+    let herald = Arc::new(Herald::default());
     let adapter = adapter::Adapter {
-        fs,
+        fs: fs.clone(),
         runtime,
         notifier: notifier.clone(),
         strict,
         callers: callers.clone(),
         threads: guarded.clone(),
+        herald: herald.clone(),
     };
     let session = Session::new(adapter, dir, &config)?;
     notifier.get_or_init(|| session.notifier());
-    tree.set_listener(invalidate::start(session.notifier())?);
+    let watchers = herald.start(fs, session.notifier(), dir)?;
+    tree.set_listener(invalidate::start(session.notifier(), watchers)?);
     let session = session.spawn()?;
     match Threads::find(threads, callers).and_then(Threads::guarded) {
         Ok(threads) => {

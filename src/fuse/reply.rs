@@ -61,8 +61,13 @@ pub fn created(reply: ReplyCreate, result: Result<(Attr, u64), TreeError>) {
 }
 
 pub fn entry(reply: ReplyEntry, result: Result<Attr, TreeError>) {
+    entry_for(reply, result, &TTL);
+}
+
+/// The same, for the kernel to keep so long.
+pub fn entry_for(reply: ReplyEntry, result: Result<Attr, TreeError>, ttl: &Duration) {
     match result {
-        Ok(attr) => reply.entry(&TTL, &file_attr(&attr), GENERATION),
+        Ok(attr) => reply.entry(ttl, &file_attr(&attr), GENERATION),
         Err(e) => reply.error(errno(&e)),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::collections::HashSet;
 
 use drivefs_core::id::NamespaceId;
@@ -21,6 +22,8 @@ use drivefs_core::wire::NodeRow;
 use super::Invalidation;
 use super::Tree;
 use super::TreeError;
+use super::felt::Before;
+use super::felt::Felt;
 use super::new_id;
 use super::resolve::Contents;
 use super::resolve::Verdict;
@@ -44,6 +47,8 @@ pub struct Applied {
     /// Namespaces that this page's mount nodes lead to and that are not in the replica yet.
     pub new_namespaces: Vec<NamespaceId>,
     pub(super) invalid: Vec<Invalidation>,
+    /// What programs that watch folders should hear.
+    felt: Vec<Felt>,
     pub(super) gone: Vec<Node>,
     /// Open files that lost their names, with the places they had: told to their contents after
     /// the transaction, because a writer holds its content while it waits for the database.
@@ -66,6 +71,12 @@ impl Tree {
         self.freeze_contested(page)?;
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
+            let known = c.namespace(ns)?.is_some();
+            // A fill brings nothing that is new to whoever watches.
+            let before = match self.is_heard() && known && !self.is_filling() {
+                true => Some(Before::of(c, page)?),
+                false => None,
+            };
             let space = self.enter(c, ns, is_root, page, &mut applied)?;
             for row in &page.nodes {
                 let here = if self.is_filling() { c.node_by_id(&row.node)? } else { None };
@@ -113,6 +124,9 @@ impl Tree {
             c.put_namespace(&NamespaceRow { cursor: page.cursor, role: page.role, ..space })?;
             if !page.more {
                 self.end_fill(c, ns)?;
+            }
+            if let Some(before) = before {
+                applied.felt = before.compare(c)?;
             }
             Ok::<_, TreeError>(applied)
         })?;
@@ -163,6 +177,9 @@ impl Tree {
             }
         }
         self.announce(std::mem::take(&mut applied.invalid));
+        if !applied.felt.is_empty() {
+            self.announce(vec![Invalidation::Felt(std::mem::take(&mut applied.felt))]);
+        }
         for node in std::mem::take(&mut applied.gone) {
             self.spool.discard(&node)?;
         }
@@ -300,7 +317,7 @@ impl Tree {
         c.insert_node(&remote)?;
         for (parent, name) in places {
             c.put_dirent(parent, &name, remote.nid)?;
-            applied.invalid.push(Invalidation::Entry { parent, name });
+            applied.invalid.push(Invalidation::Gone { parent, name, nid: local.nid });
         }
         Ok(())
     }
@@ -448,8 +465,10 @@ fn contested(c: &Conn<'_>, page: &ChangesReply) -> Result<BTreeSet<Nid>, TreeErr
             out.insert(local.nid);
         }
     }
+    let met = met_folders(c, page)?;
     for row in &page.dirents {
-        let (Some(child), Some(parent)) = (row.child, c.nid_of(&row.parent)?) else { continue };
+        let known = c.nid_of(&row.parent)?.or_else(|| met.get(&row.parent).copied());
+        let (Some(child), Some(parent)) = (row.child, known) else { continue };
         let Some(local) = c.child(parent, row.name.as_bytes())?.filter(written) else { continue };
         let there = page.nodes.iter().find(|n| n.node == child);
         if local.id != child && there.is_none_or(|row| length(row) == Some(local.size)) {
@@ -457,6 +476,31 @@ fn contested(c: &Conn<'_>, page: &ChangesReply) -> Result<BTreeSet<Nid>, TreeErr
         }
     }
     Ok(out)
+}
+
+/// Folders of this page that meet a folder made here under the same name: the two may become one.
+fn met_folders(c: &Conn<'_>, page: &ChangesReply) -> Result<HashMap<NodeId, Nid>, TreeError> {
+    let mut met = HashMap::new();
+    loop {
+        let before = met.len();
+        for row in &page.dirents {
+            let Some(child) = row.child.filter(|child| !met.contains_key(child)) else { continue };
+            let Some(parent) = c.nid_of(&row.parent)?.or_else(|| met.get(&row.parent).copied())
+            else {
+                continue;
+            };
+            if let Some(local) = c.child(parent, row.name.as_bytes())?
+                && local.kind == NodeKind::Dir
+                && local.id != child
+            {
+                met.insert(child, local.nid);
+            }
+        }
+        // A folder in such a folder is met by the next round.
+        if met.len() == before {
+            return Ok(met);
+        }
+    }
 }
 
 fn depth(c: &Conn<'_>, nid: Nid) -> Result<usize, TreeError> {
@@ -469,7 +513,7 @@ fn depth(c: &Conn<'_>, nid: Nid) -> Result<usize, TreeError> {
     Ok(depth)
 }
 
-fn blank(time: i64) -> Node {
+pub(super) fn blank(time: i64) -> Node {
     Node {
         nid: 0,
         id: NodeId::from_parts(0, [0; 10]),

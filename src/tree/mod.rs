@@ -9,6 +9,7 @@ mod apply;
 mod conflict;
 mod cross;
 mod entries;
+mod felt;
 mod filling;
 mod merge;
 mod ops;
@@ -56,6 +57,9 @@ pub use apply::Applied;
 pub use conflict::CONFLICT_XATTR;
 pub use conflict::Mark;
 pub use conflict::utc_date;
+pub use felt::Deed;
+pub use felt::Felt;
+pub use felt::Place;
 pub use merge::Merged;
 pub use merge::merge_texts;
 pub use ops::NewNode;
@@ -74,6 +78,8 @@ pub use sent::SentOp;
 pub enum Invalidation {
     /// The name `name` in `parent` leads elsewhere now, or nowhere.
     Entry { parent: Nid, name: Vec<u8> },
+    /// The same, and the file that it led to has no name any more.
+    Gone { parent: Nid, name: Vec<u8>, nid: Nid },
     /// Attributes changed.
     Attrs { nid: Nid },
     /// The daemon itself changed the content of a file.
@@ -81,6 +87,8 @@ pub enum Invalidation {
     /// The entries of the folder changed. Telling only the names is not enough: of a name that the
     /// kernel does not know, it takes no word, and goes on showing a listing that it has kept.
     Listing { nid: Nid },
+    /// What whoever watches should hear; all of it has been invalidated.
+    Felt(Vec<Felt>),
     /// Everything before this has been told when this is answered.
     Told(Sender<()>),
 }
@@ -180,6 +188,11 @@ impl Tree {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
     }
 
+    /// True when somebody hears.
+    fn is_heard(&self) -> bool {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub fn db(&self) -> &Arc<Db> {
         &self.db
     }
@@ -197,7 +210,7 @@ impl Tree {
         let Some(listener) = &*listener else { return };
         let mut folders = BTreeSet::new();
         for one in what {
-            if let Invalidation::Entry { parent, .. } = &one {
+            if let Invalidation::Entry { parent, .. } | Invalidation::Gone { parent, .. } = &one {
                 folders.insert(*parent);
             }
             // The listener is gone when the mount is: then nothing is cached either.
@@ -268,6 +281,11 @@ impl Tree {
         self.db.read(|c| path_of(c, nid))
     }
 
+    /// The names on the way from the root of the mount to the node.
+    pub fn names_to(&self, nid: Nid) -> Result<Vec<Vec<u8>>, TreeError> {
+        self.db.peek(|c| names_to(c, nid))
+    }
+
     /// The node at a path of names below the root.
     pub fn resolve_path(&self, names: &[&[u8]]) -> Result<Node, TreeError> {
         let mut node = self.node(ROOT)?;
@@ -311,7 +329,13 @@ fn through_mount(c: &Conn<'_>, node: Node) -> Result<Node, TreeError> {
 }
 
 fn path_of(c: &Conn<'_>, nid: Nid) -> Result<String, TreeError> {
-    let mut names: Vec<String> = Vec::new();
+    let names = names_to(c, nid)?;
+    let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name)).collect();
+    Ok(names.join("/"))
+}
+
+fn names_to(c: &Conn<'_>, nid: Nid) -> Result<Vec<Vec<u8>>, TreeError> {
+    let mut names = Vec::new();
     let mut at = nid;
     for _ in 0..drivefs_core::limits::DEPTH_MAX {
         if at == ROOT {
@@ -319,7 +343,7 @@ fn path_of(c: &Conn<'_>, nid: Nid) -> Result<String, TreeError> {
         }
         match c.places(at)?.into_iter().next() {
             Some((parent, name)) => {
-                names.push(String::from_utf8_lossy(&name).into_owned());
+                names.push(name);
                 at = parent;
             }
             None => match mount_place(c, at)? {
@@ -329,7 +353,7 @@ fn path_of(c: &Conn<'_>, nid: Nid) -> Result<String, TreeError> {
         }
     }
     names.reverse();
-    Ok(names.join("/"))
+    Ok(names)
 }
 
 /// The mount node that leads to the namespace whose root this is.

@@ -2,6 +2,7 @@
 //! changed survives either way.
 
 use drivefs_core::id::NamespaceId;
+use drivefs_core::node::NodeKind;
 use drivefs_core::wire::DirentRow;
 use drivefs_core::wire::NodeRow;
 
@@ -116,7 +117,12 @@ impl Tree {
         }
         c.delete_dirent(parent, name)?;
         c.add_links(local.nid, -1, now())?;
-        applied.invalid.push(Invalidation::Entry { parent, name: name.to_vec() });
+        let (name, nid) = (name.to_vec(), local.nid);
+        applied.invalid.push(if gone && local.links == 1 && local.kind == NodeKind::File {
+            Invalidation::Gone { parent, name, nid }
+        } else {
+            Invalidation::Entry { parent, name }
+        });
         Ok(())
     }
 

@@ -138,11 +138,14 @@ fn new_folders_of_one_name_merge_and_files_of_one_name_are_both_kept() {
         device.mkdir("d");
         device.write(&format!("d/{text}"), text.as_bytes());
         device.write("d/both", text.as_bytes());
+        device.mkdir("d/deep");
+        device.write("d/deep/same", b"no conflict");
     }
     alice.sync();
     bob.come_back();
     all_sync(&[&bob, &alice]);
     let files = same_files(&[&alice, &bob]);
+    assert_eq!(conflict_of(&files, "d/deep/same"), [""; 0], "the same content is no conflict");
     assert_eq!(files["d/alice"], "alice");
     assert_eq!(files["d/bob"], "bob");
     assert_eq!(files["d/both"], "alice");

@@ -10,6 +10,7 @@ use crate::world::World;
 use crate::world::mkdir;
 use crate::world::node_id;
 use crate::world::place;
+use crate::world::put;
 use crate::world::relocate;
 
 #[tokio::test]
@@ -74,6 +75,41 @@ async fn cursors_that_the_server_cannot_go_on_from_are_expired() {
     assert_eq!(alice.changes(3, 10).await.expect_err("pruned").code, ErrorCode::CursorExpired);
     assert!(alice.changes(4, 10).await.is_ok());
     assert!(alice.changes(0, 10).await.is_ok());
+}
+
+/// Rows and bytes that a device gets that was away for `rounds` changes of each of 40 files.
+async fn catch_up(rounds: u32) -> (usize, usize) {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    let mut files = Vec::new();
+    for i in 0..40 {
+        files.push(alice.file(&format!("f{i}"), b"begin").await);
+    }
+    let mut cursor = alice.changes(0, 2000).await.unwrap().cursor;
+    for round in 0..rounds {
+        let content = alice.content(format!("round {round:04}").as_bytes()).await;
+        let version = u64::from(round) + 1;
+        let puts = files.iter().map(|&file| put(file, version, content.clone())).collect();
+        alice.commit(puts).await.unwrap();
+    }
+    let (mut rows, mut bytes) = (0, 0);
+    loop {
+        let page = alice.changes(cursor, 10).await.unwrap();
+        rows += page.nodes.len() + page.dirents.len();
+        bytes += serde_json::to_vec(&page).unwrap().len();
+        cursor = page.cursor;
+        if !page.more {
+            return (rows, bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn catching_up_costs_the_files_that_changed_however_often_they_did() {
+    let (once_rows, once_bytes) = catch_up(1).await;
+    let (often_rows, often_bytes) = catch_up(25).await;
+    assert_eq!(once_rows, often_rows);
+    assert!(often_bytes <= once_bytes + once_bytes / 10, "{often_bytes} bytes, not {once_bytes}");
 }
 
 /// Run with `--ignored --nocapture`: the figures of the server's latency.
