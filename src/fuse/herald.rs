@@ -37,6 +37,9 @@ use drivefs_core::node::NodeKind;
 use fuser::INodeNo;
 use fuser::Notifier;
 use fuser::Request;
+use rustix::process::Pid;
+use rustix::process::WaitId;
+use rustix::process::WaitIdOptions;
 
 use super::convert::ifmt;
 use super::mountpoint::device_of;
@@ -290,11 +293,14 @@ impl Teller {
         answer
     }
 
+    /// Until it is gone the helper is known for what it is: nothing that it has still under way may be
+    /// taken for a wish of somebody.
     fn drop_helper(&mut self) {
-        // Before its number is free for another process.
-        self.herald.helper.store(0, Relaxed);
         if let Some(helper) = self.helper.take() {
-            helper.end();
+            let herald = &self.herald;
+            if let Err(error) = helper.end(|| herald.helper.store(0, Relaxed)) {
+                tracing::warn!(%error, "the helper that raises events did not end");
+            }
         }
     }
 }
@@ -348,9 +354,14 @@ impl Helper {
         self.answers.recv_timeout(ANSWER_WAIT).map_err(io::Error::other)
     }
 
-    fn end(mut self) {
+    /// Ends it. `gone` is called when it does nothing any more and its number is not free yet.
+    fn end(mut self, gone: impl FnOnce()) -> io::Result<()> {
         drop(self.input);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill()?;
+        let pid = Pid::from_child(&self.child);
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+        gone();
+        self.child.wait()?;
+        Ok(())
     }
 }

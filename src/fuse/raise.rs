@@ -10,6 +10,7 @@ use std::io;
 use std::io::BufRead;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -26,6 +27,9 @@ use rustix::io::Errno;
 
 /// The command of this program that does it: mount point and device number (`major:minor`) follow.
 pub(super) const COMMAND: &str = "raise-events";
+
+/// The attribute that the daemon shows to its helper, and to nobody else.
+pub(super) const KNOWN: &str = "user.drivefs.raise-events";
 
 /// A folder by the way to it from the root of the mount, and a name in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +117,7 @@ impl Call {
 
 /// Reads calls from standard input until its end and answers each with a line: 0 or the errno.
 pub fn raise_events(mount: &Path, device: &str) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     while let Some(call) = Call::read(&mut input)? {
         let errno = make(mount, device, &call).err().map_or(0, Errno::raw_os_error);
@@ -129,6 +134,9 @@ fn make(mount: &Path, device: &str, call: &Call) -> Result<(), Errno> {
     if format!("{}:{}", rustix::fs::major(there), rustix::fs::minor(there)) != device {
         return Err(Errno::NODEV);
     }
+    // Another daemon, which came after the death of ours, would take the calls for real.
+    let path = format!("/proc/self/fd/{}", root.as_raw_fd());
+    rustix::fs::getxattr(path, KNOWN, &mut [0; 8])?;
     match call {
         Call::Make(at, kind) => {
             let folder = open(&root, at)?;
@@ -210,13 +218,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_on_another_device_and_in_another_folder() {
+    fn nothing_is_done_where_no_daemon_waits_for_it_or_outside_of_the_mount() {
         let dir = tempfile::tempdir().expect("a folder");
         let call = Call::Make(spot("", "made"), libc::S_IFREG);
         assert_eq!(make(dir.path(), "0:0", &call), Err(Errno::NODEV));
         let dev = rustix::fs::stat(dir.path()).expect("it is there").st_dev;
         let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
-        assert_eq!(make(dir.path(), &device, &call), Err(Errno::STALE));
+        assert!(make(dir.path(), &device, &call).is_err(), "no daemon knows us there");
+        let root = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).expect("it opens");
+        assert_eq!(open(&root, &spot("", "made")).err(), Some(Errno::STALE));
+        std::os::unix::fs::symlink("/", dir.path().join("out")).expect("a link");
+        assert_eq!(open(&root, &spot("out", "made")).err(), Some(Errno::LOOP));
+        assert_eq!(open(&root, &spot("..", "made")).err(), Some(Errno::XDEV));
         assert!(!dir.path().join("made").exists());
     }
 }
