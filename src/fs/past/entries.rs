@@ -8,6 +8,7 @@ use std::sync::Arc;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::id::VersionNo;
+use drivefs_core::limits::PAST_NAMES_MAX;
 use drivefs_core::name::VERSIONS_DIR;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::GoneEntry;
@@ -34,6 +35,19 @@ use crate::tree::TreeError;
 
 /// Names of what was deleted out of a folder, the last thing of each.
 pub type Names = BTreeMap<Vec<u8>, GoneEntry>;
+
+/// Names of what was removed here and is still there for the server.
+pub type Removed = BTreeMap<Vec<u8>, Thing>;
+
+/// What a folder had.
+pub struct Gone {
+    pub names: Arc<Names>,
+    /// As it was before the server was asked: what went meanwhile is in one of the two.
+    pub removed: Removed,
+}
+
+/// Rows read at once.
+const PAGE: usize = 512;
 
 /// Where a thing is now.
 pub struct Here {
@@ -106,9 +120,9 @@ impl DriveFs {
                 Ok(_) | Err(TreeError::NotFound) => {}
                 Err(e) => return Err(e),
             }
-            if let Some(child) = self.removed_child(&here, name)? {
-                return Ok(Some(child));
-            }
+        }
+        if let Some(child) = self.removed_child(&here, name)? {
+            return Ok(Some(child));
         }
         let place = (here.ns, here.node);
         let listed = self.told(&Question::Names(here.ns, here.node), Want::Recent)?;
@@ -119,42 +133,36 @@ impl DriveFs {
         }
         let question = Question::Place(here.ns, here.node, name.to_vec());
         let some = |answer: &Answer| matches!(answer, Answer::Place(list) if !list.is_empty());
-        match self.ask(question, Want::Recent, some).await? {
-            Answer::Place(list) => {
-                Ok(list.first().map(|entry| gone_thing(entry, name, here.ns, Some(place))))
-            }
-            _ => Ok(None),
-        }
+        let found = match self.ask(question, Want::Recent, some).await {
+            Ok(Answer::Place(list)) => list.first().cloned(),
+            Ok(_) => None,
+            // Without the server what was listed once is still what is known.
+            Err(e) => match self.told(&Question::Names(here.ns, here.node), Want::Any)? {
+                Some(Answer::Names(names)) if names.contains_key(name) => names.get(name).cloned(),
+                _ => return Err(e),
+            },
+        };
+        Ok(found.map(|entry| gone_thing(&entry, name, here.ns, Some(place))))
     }
 
     /// Up to `limit` names behind `after` that a folder has, or had last, in name order.
     pub(super) fn children_in_past(
         &self,
         here: &Here,
-        names: &Names,
+        gone: &Gone,
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Thing)>, TreeError> {
         let place = (here.ns, here.node);
         let mut out: BTreeMap<Vec<u8>, Thing> = BTreeMap::new();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
-        for (name, entry) in names.range::<[u8], _>(behind).take(limit) {
+        for (name, entry) in gone.names.range::<[u8], _>(behind).take(limit) {
             out.insert(name.clone(), gone_thing(entry, name, here.ns, Some(place)));
         }
+        for (name, thing) in gone.removed.range::<[u8], _>(behind).take(limit) {
+            out.insert(name.clone(), thing.clone());
+        }
         if let Some(nid) = here.live {
-            // Each source gives as many as are wanted of it, or all that it has.
-            let (mut at, mut found) = (after.to_vec(), 0);
-            while found < limit {
-                let page = self.tree.db().peek(|c| c.base_dirents(&here.node, &at, limit))?;
-                let Some(last) = page.last() else { break };
-                at.clone_from(&last.name);
-                for base in page {
-                    if let Some(child) = self.removed_child(here, &base.name)? {
-                        out.insert(base.name, child);
-                        found += 1;
-                    }
-                }
-            }
             let (mut at, mut found) = (after.to_vec(), 0);
             while found < limit {
                 let page = self.tree.list(nid, &at, limit)?;
@@ -168,6 +176,23 @@ impl DriveFs {
             }
         }
         Ok(out.into_iter().take(limit).collect())
+    }
+
+    /// All that the server has in a folder and was removed here.
+    pub(super) fn removed_children(&self, here: &Here) -> Result<Removed, TreeError> {
+        let mut out = Removed::new();
+        let mut at = Vec::new();
+        while out.len() < PAST_NAMES_MAX {
+            let page = self.tree.db().peek(|c| c.base_dirents(&here.node, &at, PAGE))?;
+            let Some(last) = page.last() else { break };
+            at.clone_from(&last.name);
+            for base in page {
+                if let Some(child) = self.removed_child(here, &base.name)? {
+                    out.insert(base.name, child);
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// What the server has under a name and was removed here: it will be gone there in a moment.

@@ -36,8 +36,8 @@ use crate::spool::is_past;
 use crate::state::Nid;
 use crate::tree::TreeError;
 
+use entries::Gone;
 use entries::Here;
-use entries::Names;
 use inodes::Inodes;
 use inodes::OldVersion;
 use inodes::Seen;
@@ -90,7 +90,7 @@ struct PastDir {
 
 enum Main {
     Versions(Here, Option<Arc<Versions>>),
-    Names(Here, Arc<Names>),
+    Names(Here, Gone),
 }
 
 impl DriveFs {
@@ -194,12 +194,13 @@ impl DriveFs {
 
     async fn main_of(&self, thing: &Thing, here: Here) -> Result<Main, TreeError> {
         if thing.folder {
+            let removed = self.removed_children(&here)?;
             let question = Question::Names(here.ns, here.node);
             let names = match self.ask(question, Want::Newest, |_| true).await? {
                 Answer::Names(names) => names,
                 _ => Arc::default(),
             };
-            return Ok(Main::Names(here, names));
+            return Ok(Main::Names(here, Gone { names, removed }));
         }
         let is_newest = |answer: &Answer| match answer {
             Answer::Versions(all) => all.newest() >= here.version,
@@ -329,7 +330,7 @@ impl PastDir {
     /// Entries of one chunk without former things; none past the last one, which has fewer than the
     /// others.
     fn main_chunk(&mut self, fs: &DriveFs, chunk: usize) -> Result<Option<Vec<Seen>>, TreeError> {
-        let (here, names) = match &self.main {
+        let (here, gone) = match &self.main {
             Main::Versions(here, all) => {
                 let rows = all.as_ref().map_or(&[][..], |all| &all.rows);
                 let from = chunk.saturating_mul(CHUNK);
@@ -338,12 +339,12 @@ impl PastDir {
                 let row = |v| fs.seen_version(self.nid, &self.thing, here, all, v);
                 return Ok(Some(rest.iter().take(CHUNK).map(row).collect()));
             }
-            Main::Names(here, names) => (here, names),
+            Main::Names(here, gone) => (here, gone),
         };
         loop {
             let known = self.starts.len() - 1;
             let at = chunk.min(known);
-            let children = fs.children_in_past(here, names, &self.starts[at], CHUNK)?;
+            let children = fs.children_in_past(here, gone, &self.starts[at], CHUNK)?;
             if children.len() == CHUNK && at == known {
                 self.starts.push(children[CHUNK - 1].0.clone());
             }
