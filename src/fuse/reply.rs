@@ -22,7 +22,7 @@ use crate::tree::TreeError;
 /// How long the kernel may keep names and attributes: changes invalidate them.
 pub const TTL: Duration = Duration::from_secs(24 * 3600);
 /// The same for folders of the past: what there is of them changes without a word.
-const PAST_TTL: Duration = Duration::from_secs(1);
+const PAST_TTL: Duration = Duration::ZERO;
 /// Numbers are used once, so no generation is needed.
 pub const GENERATION: Generation = Generation(0);
 

@@ -113,7 +113,7 @@ with open(sys.argv[1], "rb") as old, open(sys.argv[2], "rb") as here:
         assert m[20_000_000:20_100_000] == here.read()[20_000_000:20_100_000]
 PY
 check "all of it" cmp "$T/large.bin" "$B/.versions/large.bin"/0001*
-cp "$(command -v true)" "$A/program"
+cp "$(type -P true)" "$A/program"
 sync_device alice
 check "a program of the past runs" "$A/.versions/program"/0001*
 

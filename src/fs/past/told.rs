@@ -22,7 +22,7 @@ use lru::LruCache;
 /// How long an answer is good while nothing is known to have changed, and at all for looking up what
 /// a listing has just told.
 const GOOD: Duration = Duration::from_secs(10);
-const GOOD_FOR_NAMES: Duration = Duration::from_secs(2);
+const GOOD_FOR_NAMES: Duration = Duration::from_millis(500);
 /// Block lists of one file are kept up to this much (bytes); of older versions they are asked for.
 const ROOTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Memory of an entry beside its bytes, about.
@@ -219,7 +219,7 @@ mod tests {
         };
         assert!(has(Want::Newest, 5, 9_999) && !has(Want::Newest, 5, 10_001));
         assert!(!has(Want::Newest, 6, 1));
-        assert!(has(Want::Recent, 6, 1_999) && !has(Want::Recent, 6, 2_001));
+        assert!(has(Want::Recent, 6, 499) && !has(Want::Recent, 6, 501));
         assert!(has(Want::Recent, 5, 9_999) && !has(Want::Recent, 5, 10_001));
         assert!(has(Want::Any, 6, 1_000_000));
         assert!(answers.get(&file(2), Want::Any, Some(5), start).is_none());
