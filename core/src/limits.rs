@@ -60,6 +60,16 @@ pub const VERSIONS_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const VERSIONS_KEPT_MAX: u32 = 200;
 /// Most entries in one answer about the trash or the past of a folder.
 pub const TRASH_ROWS_MAX: u32 = 2000;
+/// Most names of deleted things that one listing of `.versions` shows, and most versions of one
+/// file; what is beyond is found by its name, and by `drivefs versions`.
+pub const PAST_NAMES_MAX: usize = 50_000;
+pub const PAST_VERSIONS_MAX: usize = 10_000;
+/// Deleted things of one name that are shown, the last ones.
+pub const PAST_FORMER_MAX: u32 = 100;
+/// Files and folders below `.versions` that a mount lets the kernel know at once.
+pub const PAST_INODES_MAX: usize = 65_536;
+/// Memory for what the server said about the past (bytes).
+pub const PAST_ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deletions with no longer pause between them are one: a folder comes back with what went in the
 /// same go (seconds).
 pub const TRASH_PAUSE_SECS: i64 = 5 * 60;

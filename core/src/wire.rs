@@ -7,6 +7,9 @@ mod history;
 
 pub use history::EmptyReply;
 pub use history::EmptyRequest;
+pub use history::GoneEntry;
+pub use history::GoneReply;
+pub use history::GoneRequest;
 pub use history::KeepReply;
 pub use history::KeepRequest;
 pub use history::LostFolder;

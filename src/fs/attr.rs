@@ -2,11 +2,13 @@
 
 use drivefs_core::limits::NAME_MAX_BYTES;
 use drivefs_core::name::NameError;
+use drivefs_core::name::VERSIONS_DIR;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::TimeNs;
 
 use super::DriveFs;
 use super::lock;
+use crate::spool::is_past;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::tree::SetAttrs;
@@ -109,6 +111,9 @@ impl DriveFs {
     }
 
     pub fn getattr(&self, nid: Nid) -> Result<Attr, TreeError> {
+        if is_past(nid) {
+            return self.past_attr(nid);
+        }
         let unsaved = self.unsaved(nid);
         match self.tree.node(nid) {
             Err(TreeError::NotFound) => {
@@ -132,12 +137,16 @@ impl DriveFs {
         if name.len() > NAME_MAX_BYTES {
             return Err(NameError::TooLong.into());
         }
+        if name == VERSIONS_DIR {
+            return self.past_of(parent);
+        }
         let changes = self.tree.changes();
         self.attr_since(&self.tree.lookup(parent, name)?, changes)
     }
 
     /// Sets attributes and, of a file, the length.
     pub fn setattr(&self, nid: Nid, set: &SetAttrs, size: Option<u64>) -> Result<Attr, TreeError> {
+        self.check_present(nid, b"")?;
         let mut set = SetAttrs {
             uid: set.uid.filter(|&u| u != u32::MAX),
             gid: set.gid.filter(|&g| g != u32::MAX),

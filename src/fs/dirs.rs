@@ -12,6 +12,7 @@ use drivefs_core::node::NodeKind;
 use super::Attr;
 use super::DriveFs;
 use super::lock;
+use crate::spool::is_past;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::state::NodeEntry;
@@ -45,17 +46,23 @@ pub struct DirEntry {
 impl DriveFs {
     /// Another name for a file.
     pub fn link(&self, nid: Nid, parent: Nid, name: &[u8]) -> Result<Attr, TreeError> {
+        if is_past(nid) {
+            return Err(TreeError::CrossDevice);
+        }
+        self.check_present(parent, name)?;
         let unsaved = self.unsaved(nid);
         let node = self.with_room(0, || self.tree.link(nid, parent, name))?;
         Ok(self.attr_of(&node, unsaved))
     }
 
     pub fn unlink(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        self.check_present(parent, name)?;
         self.with_room(0, || self.tree.unlink(parent, name))
     }
 
     /// Removes an empty folder.
     pub fn rmdir(&self, parent: Nid, name: &[u8]) -> Result<(), TreeError> {
+        self.check_present(parent, name)?;
         let gone = self.with_room(0, || self.tree.rmdir(parent, name))?;
         self.note_removed(gone);
         Ok(())
@@ -70,6 +77,8 @@ impl DriveFs {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<(), TreeError> {
+        self.check_present(parent, name)?;
+        self.check_present(new_parent, new_name)?;
         let rename = || self.tree.rename(parent, name, new_parent, new_name, mode);
         let gone = self.with_room(0, rename)?;
         self.note_removed(gone);
@@ -85,8 +94,12 @@ impl DriveFs {
         }
     }
 
-    /// The kernel has no inode of that number any more.
-    pub fn forget(&self, nid: Nid) {
+    /// The kernel forgets so many of the times that it was told of an inode: of one in the tree
+    /// always all.
+    pub fn forget(&self, nid: Nid, lookups: u64) {
+        if is_past(nid) {
+            return self.past_forget(nid, lookups);
+        }
         lock(&self.removed).remove(&nid);
         if self.tree.forget_unnamed(nid)
             && let Err(error) = self.let_go(nid)
@@ -110,12 +123,17 @@ impl DriveFs {
     }
 
     /// Calls `emit` for each entry from `offset` on until it returns false or the end is reached.
+    /// `counts`: the kernel takes entries as looked up.
     pub fn readdir(
         &self,
         handle: u64,
         offset: u64,
+        counts: bool,
         mut emit: impl FnMut(DirEntry) -> bool,
     ) -> Result<(), TreeError> {
+        if let Some(read) = self.past_readdir(handle, offset, counts, &mut emit) {
+            return read;
+        }
         let dir = lock(&self.dirs).get(&handle).cloned().ok_or(TreeError::NotFound)?;
         let mut dir = lock(&dir);
         if offset == 0 {
@@ -151,6 +169,7 @@ impl DriveFs {
 
     pub fn releasedir(&self, handle: u64) {
         lock(&self.dirs).remove(&handle);
+        self.past_releasedir(handle);
     }
 }
 

@@ -11,6 +11,7 @@ use super::DriveFs;
 use super::lock;
 use crate::spool::Content;
 use crate::spool::SpoolError;
+use crate::spool::is_past;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::tree::NewNode;
@@ -45,6 +46,7 @@ impl DriveFs {
         caller: Caller,
         new: NewNode,
     ) -> Result<Attr, TreeError> {
+        self.check_present(parent, name)?;
         let new = self.with_owner(caller, new);
         let node = self.with_room(0, || self.tree.make(parent, name, new.clone()))?;
         Ok(self.attr_of(&node, None))
@@ -58,6 +60,7 @@ impl DriveFs {
         caller: Caller,
         mode: u32,
     ) -> Result<(Attr, u64), TreeError> {
+        self.check_present(parent, name)?;
         let new = self.with_owner(caller, new_file(mode));
         let (node, content) =
             self.with_room(0, || self.tree.make_file(parent, name, new.clone()))?;
@@ -72,6 +75,7 @@ impl DriveFs {
         caller: Caller,
         mode: u32,
     ) -> Result<(Attr, u64), TreeError> {
+        self.check_present(parent, b"")?;
         let new = self.with_owner(caller, new_file(mode));
         let (node, content) = self.with_room(0, || self.tree.make_unnamed(parent, new.clone()))?;
         let handle = self.open_content(content, true);
@@ -102,7 +106,7 @@ impl DriveFs {
         Ok(self.open_content(self.spool.content(node.nid)?, writes))
     }
 
-    fn open_content(&self, content: Arc<Content>, writes: bool) -> u64 {
+    pub(super) fn open_content(&self, content: Arc<Content>, writes: bool) -> u64 {
         if writes {
             content.writers.fetch_add(1, Ordering::Relaxed);
         }
@@ -218,7 +222,9 @@ impl DriveFs {
             self.tree.journal().wake();
         }
         drop(open);
-        self.let_go(nid)?;
+        if !is_past(nid) {
+            self.let_go(nid)?;
+        }
         saved
     }
 
@@ -233,6 +239,9 @@ impl DriveFs {
 
     /// Makes a file durable against power loss.
     pub fn fsync(&self, nid: Nid, handle: u64) -> Result<(), TreeError> {
+        if is_past(nid) {
+            return Ok(());
+        }
         let content = self.content(nid, handle)?;
         self.with_room(0, || Ok(self.spool.sync(&content)?))
     }

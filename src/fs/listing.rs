@@ -110,7 +110,7 @@ impl DriveFs {
             .expect("applying does not panic")
     }
 
-    fn check_link(&self) -> Result<(), TreeError> {
+    pub(super) fn check_link(&self) -> Result<(), TreeError> {
         if self.link.is_silent() {
             return Err(remote(RemoteError::Offline(self.link.reason())));
         }
@@ -118,7 +118,7 @@ impl DriveFs {
     }
 
     /// A program waits for the answer: not for a server that takes its time.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         asked: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
@@ -130,6 +130,6 @@ impl DriveFs {
     }
 }
 
-fn remote(e: RemoteError) -> TreeError {
+pub(super) fn remote(e: RemoteError) -> TreeError {
     TreeError::Spool(SpoolError::Cache(CacheError::Remote(e)))
 }

@@ -8,6 +8,7 @@ mod conflicts;
 mod dirs;
 mod files;
 mod listing;
+mod past;
 mod ranges;
 mod siblings;
 mod xattrs;
@@ -32,12 +33,14 @@ pub use conflicts::Seen;
 pub use dirs::DirEntry;
 pub use files::Caller;
 pub use files::ReadHere;
+pub use past::is_past_folder;
 pub use ranges::Allocate;
 pub use ranges::Spot;
 
 use dirs::DirHandle;
 use files::FileHandle;
 use listing::Listings;
+use past::Past;
 use siblings::Siblings;
 
 /// The drive as a file system.
@@ -56,6 +59,7 @@ pub struct DriveFs {
     link: Arc<Link>,
     remote: Remote,
     listings: Listings,
+    past: Past,
     /// Folder of this device, told to `drivefs umount` by an attribute of the root.
     home: String,
 }
@@ -74,6 +78,7 @@ impl DriveFs {
             link: remote.link().clone(),
             remote,
             listings: Listings::default(),
+            past: Past::default(),
             siblings: Arc::default(),
             home,
         }

@@ -17,6 +17,7 @@ use drivefs_core::node::NodeKind;
 
 use super::lock;
 use crate::spool::Content;
+use crate::spool::is_past;
 use crate::state::Nid;
 use crate::state::NodeEntry;
 use crate::tree::Tree;
@@ -80,7 +81,7 @@ impl Siblings {
 impl super::DriveFs {
     /// Called for a read that found its content not here. Returns at once.
     pub(super) fn read_in_vain(&self, content: &Content) {
-        if content.parts().size > SMALL_BYTES {
+        if is_past(content.nid) || content.parts().size > SMALL_BYTES {
             return;
         }
         let (nid, tree, siblings) = (content.nid, self.tree.clone(), self.siblings.clone());

@@ -9,6 +9,7 @@ use drivefs_core::node::NodeKind;
 
 use super::DriveFs;
 use crate::spool::CAPABILITY_XATTR;
+use crate::spool::is_past;
 use crate::state::Nid;
 use crate::state::Node;
 use crate::tree::TreeError;
@@ -23,6 +24,11 @@ impl DriveFs {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
         if !KNOWN.iter().any(|k| name.starts_with(k)) {
             return Err(TreeError::Unsupported);
+        }
+        if is_past(nid) {
+            let own = name.strip_prefix(OWN);
+            let value = own.map_or(Ok(None), |own| self.past_xattr(nid, own))?;
+            return Ok(value.map(String::into_bytes));
         }
         if name == CAPABILITY_XATTR
             && self.spool().loaded(nid).is_some_and(|c| !c.capability.load(Ordering::Relaxed))
@@ -41,6 +47,9 @@ impl DriveFs {
 
     /// Names of all attributes, each ended by a NUL, as listxattr(2) returns them.
     pub fn listxattr(&self, nid: Nid) -> Result<Vec<u8>, TreeError> {
+        if is_past(nid) {
+            return Ok(Vec::new());
+        }
         let node = self.tree().node(nid)?;
         let mut out = Vec::new();
         for name in node.xattrs.keys().filter(|n| !n.starts_with(OWN)) {
@@ -58,6 +67,7 @@ impl DriveFs {
         value: Option<&[u8]>,
         flags: i32,
     ) -> Result<(), TreeError> {
+        self.check_present(nid, b"")?;
         let name = std::str::from_utf8(name).map_err(|_| TreeError::Unsupported)?;
         if !KNOWN.iter().any(|k| name.starts_with(k)) {
             return Err(TreeError::Unsupported);

@@ -71,6 +71,7 @@ use super::reply::empty;
 use super::reply::entry;
 use super::reply::entry_for;
 use super::reply::opened;
+use super::reply::ttl;
 use super::reply::xattr;
 use super::strict::Strict;
 use super::threads::Guarded;
@@ -78,6 +79,7 @@ use crate::fs::Allocate;
 use crate::fs::DriveFs;
 use crate::fs::ReadHere;
 use crate::fs::Spot;
+use crate::spool::is_past;
 use crate::tree::RenameMode;
 use crate::tree::SetAttrs;
 use crate::tree::TreeError;
@@ -124,6 +126,9 @@ impl Filesystem for Adapter {
             return entry_for(reply, was, &Duration::ZERO);
         }
         self.asked(req);
+        if is_past(parent.0) {
+            return self.look_up_past(parent, name, reply);
+        }
         match self.fs.lookup(parent.0, name.as_bytes()) {
             Err(TreeError::NotFound) if self.strict.is_some() => {
                 self.look_up_newest(parent, name, reply);
@@ -148,8 +153,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
-        self.fs.forget(ino.0);
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(ino.0, nlookup);
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -364,6 +369,9 @@ impl Filesystem for Adapter {
         }
         self.asked(req);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        if is_past(ino.0) {
+            return self.open_past(ino, writes, reply);
+        }
         let Some(strict) = self.strict.clone() else {
             return opened(reply, self.fs.open(ino.0, writes));
         };
@@ -558,6 +566,9 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.asked(req);
+        if is_past(ino.0) {
+            return self.open_past_folder(ino, reply);
+        }
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         self.when_listed(&[ino.0], move |fs, listed| {
             match listed.and_then(|()| fs.opendir(ino.0)) {
@@ -575,7 +586,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.fs.readdir(fh.0, offset, |e| {
+        let result = self.fs.readdir(fh.0, offset, false, |e| {
             let kind = file_type(e.attr.kind);
             !reply.add(INodeNo(e.attr.nid), e.next, kind, OsStr::from_bytes(&e.name))
         });
@@ -593,11 +604,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.fs.readdir(fh.0, offset, |e| {
+        let result = self.fs.readdir(fh.0, offset, true, |e| {
             let name = OsStr::from_bytes(&e.name);
             let attr = file_attr(&e.attr);
             // What leads into a namespace that is not here yet is looked up when it is used.
-            let ttl = if e.attr.kind == NodeKind::Mount { Duration::ZERO } else { TTL };
+            let ttl = if e.attr.kind == NodeKind::Mount { Duration::ZERO } else { ttl(&e.attr) };
             !reply.add(INodeNo(e.attr.nid), e.next, name, &ttl, &attr, GENERATION)
         });
         match result {

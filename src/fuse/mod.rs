@@ -9,6 +9,7 @@ mod herald;
 mod interrupt;
 mod invalidate;
 mod mountpoint;
+mod past;
 mod raise;
 mod readahead;
 mod reply;

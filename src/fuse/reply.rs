@@ -16,12 +16,20 @@ use fuser::ReplyXattr;
 use super::convert::file_attr;
 use super::errno::errno;
 use crate::fs::Attr;
+use crate::fs::is_past_folder;
 use crate::tree::TreeError;
 
 /// How long the kernel may keep names and attributes: changes invalidate them.
 pub const TTL: Duration = Duration::from_secs(24 * 3600);
+/// The same for folders of the past: what there is of them changes without a word.
+const PAST_TTL: Duration = Duration::ZERO;
 /// Numbers are used once, so no generation is needed.
 pub const GENERATION: Generation = Generation(0);
+
+/// How long the kernel may keep what it is told of something. An old version never changes.
+pub fn ttl(attr: &Attr) -> Duration {
+    if is_past_folder(attr) { PAST_TTL } else { TTL }
+}
 
 pub fn done(reply: ReplyEmpty, result: Result<(), Errno>) {
     match result {
@@ -61,7 +69,8 @@ pub fn created(reply: ReplyCreate, result: Result<(Attr, u64), TreeError>) {
 }
 
 pub fn entry(reply: ReplyEntry, result: Result<Attr, TreeError>) {
-    entry_for(reply, result, &TTL);
+    let ttl = result.as_ref().map_or(TTL, ttl);
+    entry_for(reply, result, &ttl);
 }
 
 /// The same, for the kernel to keep so long.
@@ -74,7 +83,7 @@ pub fn entry_for(reply: ReplyEntry, result: Result<Attr, TreeError>, ttl: &Durat
 
 pub fn attr(reply: ReplyAttr, result: Result<Attr, TreeError>) {
     match result {
-        Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
+        Ok(attr) => reply.attr(&ttl(&attr), &file_attr(&attr)),
         Err(e) => reply.error(errno(&e)),
     }
 }

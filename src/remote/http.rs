@@ -183,6 +183,11 @@ impl Remote {
         self.post(&self.patient, "/sync/v1/past", r).await
     }
 
+    /// What was deleted out of a folder.
+    pub async fn gone(&self, r: &wire::GoneRequest) -> Result<wire::GoneReply, RemoteError> {
+        self.post(&self.quick, "/sync/v1/gone", r).await
+    }
+
     pub async fn trash(&self, r: &wire::TrashRequest) -> Result<wire::TrashReply, RemoteError> {
         self.post(&self.patient, "/sync/v1/trash", r).await
     }

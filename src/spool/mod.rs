@@ -10,6 +10,7 @@ mod content;
 mod freeze;
 mod holdings;
 mod layer;
+mod past;
 mod ranges;
 mod read;
 mod refer;
@@ -44,6 +45,8 @@ use content::Parts;
 pub use content::SpoolError;
 pub use holdings::Holdings;
 use layer::Layer;
+pub use past::is_past;
+pub use past::past_nid;
 pub use refer::Still;
 
 /// How long the time of a write is remembered.

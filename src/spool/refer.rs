@@ -21,6 +21,7 @@ use super::Spool;
 use super::SpoolError;
 use super::content::Base;
 use super::freeze::owner;
+use super::past::is_past;
 use crate::journal::now;
 use crate::state::CachedBlock;
 
@@ -95,7 +96,8 @@ impl Spool {
     ) -> Result<Option<u64>, SpoolError> {
         // What moved here from another namespace has its blocks there until the server has linked
         // them.
-        if self.db.peek(|c| c.node(src.nid))?.is_none_or(|n| n.source.is_some()) {
+        let moved = || self.db.peek(|c| c.node(src.nid));
+        if !is_past(src.nid) && moved()?.is_none_or(|n| n.source.is_some()) {
             return Ok(None);
         }
         for _ in 0..ROUNDS_MAX {

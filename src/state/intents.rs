@@ -194,6 +194,22 @@ impl Conn<'_> {
         Ok(s.query_row((parent.as_bytes().as_slice(), name), dirent_row).optional()?)
     }
 
+    /// Up to `limit` names of a folder behind `after` under which the server has something and the
+    /// local tree differs, in name order.
+    pub fn base_dirents(
+        &self,
+        parent: &NodeId,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<BaseDirent>, DbError> {
+        let mut s = self.sql.prepare_cached(
+            &[DIRENT, " WHERE parent=?1 AND name>?2 AND child IS NOT NULL ORDER BY name LIMIT ?3"]
+                .concat(),
+        )?;
+        let rows = s.query_map((parent.as_bytes().as_slice(), after, limit as i64), dirent_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub fn put_base_dirent(&self, b: &BaseDirent) -> Result<(), DbError> {
         let sql = "INSERT OR REPLACE INTO base_dirent VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         self.execute(

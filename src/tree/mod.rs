@@ -221,6 +221,11 @@ impl Tree {
         }
     }
 
+    /// Tells the kernel to drop what it knows by a name, for the sake of memory: it has not changed.
+    pub fn let_kernel_drop(&self, parent: Nid, name: Vec<u8>) {
+        self.announce(vec![Invalidation::Entry { parent, name }]);
+    }
+
     /// Waits until the kernel knows of all that changed here until now, at most `wait`.
     pub fn wait_until_told(&self, wait: Duration) {
         let (done, told) = channel();

@@ -8,6 +8,7 @@ mod filling;
 mod history;
 mod model;
 mod network;
+mod past;
 mod power;
 mod random;
 mod stories;

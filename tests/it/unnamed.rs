@@ -91,10 +91,10 @@ fn it_goes_when_the_kernel_has_closed_and_forgotten_it() {
     let (nid, handle) = unnamed(&alice, b"x");
     alice.fs().release(handle).expect("closes");
     assert!(is_there(&alice, nid));
-    alice.fs().forget(nid);
+    alice.fs().forget(nid, 1);
     assert!(!is_there(&alice, nid));
     let (nid, handle) = unnamed(&alice, b"x");
-    alice.fs().forget(nid);
+    alice.fs().forget(nid, 1);
     assert!(is_there(&alice, nid));
     alice.fs().release(handle).expect("closes");
     assert!(!is_there(&alice, nid));
@@ -103,7 +103,7 @@ fn it_goes_when_the_kernel_has_closed_and_forgotten_it() {
     let (nid, handle) = unnamed(&alice, b"x");
     link(&alice, nid, "x").expect("links");
     alice.fs().release(handle).expect("closes");
-    alice.fs().forget(nid);
+    alice.fs().forget(nid, 1);
     assert_eq!(alice.read("x"), b"x");
 }
 

@@ -119,6 +119,40 @@ pub struct PastEntry {
     pub content: Option<Blob>,
 }
 
+/// `POST /sync/v1/gone`: files and folders whose last place was in a folder and that are in the
+/// trash. Without a name, of each name the one that was deleted last, in name order; with one, all
+/// that had it, the one that was deleted last first. The folder may be in the trash, too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GoneRequest {
+    pub ns: NamespaceId,
+    pub folder: NodeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Only names behind this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Name>,
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneReply {
+    pub entries: Vec<GoneEntry>,
+    /// Where the next page starts; none when this was the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Name>,
+}
+
+/// A file or folder in the trash, under its last name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneEntry {
+    pub name: Name,
+    pub node: NodeId,
+    pub kind: NodeKind,
+    pub attrs: Attrs,
+    /// When it was deleted (server clock).
+    pub deleted: TimeNs,
+}
+
 /// `POST /sync/v1/trash`: what is in the trash, newest first; or one thing with all that went along
 /// with it, parents first.
 #[derive(Debug, Clone, Serialize, Deserialize)]

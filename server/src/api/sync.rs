@@ -21,6 +21,8 @@ use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::EmptyReply;
 use drivefs_core::wire::EmptyRequest;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::GoneReply;
+use drivefs_core::wire::GoneRequest;
 use drivefs_core::wire::KeepReply;
 use drivefs_core::wire::KeepRequest;
 use drivefs_core::wire::ListReply;
@@ -153,6 +155,14 @@ pub async fn past(
     Body(request): Body<PastRequest>,
 ) -> Result<Json<PastReply>, ApiError> {
     Ok(Json(shared.drive.past(asker, request).await?))
+}
+
+pub async fn gone(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<GoneRequest>,
+) -> Result<Json<GoneReply>, ApiError> {
+    Ok(Json(shared.drive.gone(asker, request).await?))
 }
 
 pub async fn trash(

@@ -112,7 +112,7 @@ impl Drive {
 }
 
 /// A node that is live or in the trash.
-fn visible(
+pub(super) fn visible(
     sql: &mut dyn Sql,
     space: &Namespace,
     node: Option<NodeId>,

@@ -5,8 +5,10 @@ use drivefs_core::id::NodeId;
 use drivefs_core::id::Seq;
 use drivefs_core::id::VersionNo;
 use drivefs_core::name::Name;
+use drivefs_core::node::Attrs;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::TimeNs;
+use drivefs_core::wire::GoneEntry;
 use drivefs_core::wire::Place;
 
 use super::DbError;
@@ -122,6 +124,46 @@ pub fn gone_since(
     .iter()
     .map(|r| Ok((name_of(r.get(0)?)?, r.get(1)?)))
     .collect()
+}
+
+/// Deleted files and folders whose last place was in a folder, by name and the last deleted first,
+/// behind `after`; or those of one name.
+pub fn gone_from(
+    sql: &mut dyn Sql,
+    (ns, emptied): (NamespaceId, Seq),
+    folder: NodeId,
+    name: Option<&Name>,
+    after: Option<&Name>,
+    limit: u32,
+) -> Result<Vec<GoneEntry>, DbError> {
+    let names = if name.is_some() { "n.last_name = ?3" } else { "n.last_name > ?3" };
+    let bound = name.or(after).map_or(&b""[..], Name::as_bytes);
+    let statement = format!(
+        "SELECT n.last_name, n.node, n.kind, n.mode, n.uid, n.gid, n.mtime_ns, n.btime_ns,
+         n.deleted_ns FROM node n
+         WHERE n.ns = ?1 AND n.last_parent = ?2 AND {names} AND n.deleted_ns IS NOT NULL
+         AND n.changed_seq > ?4 AND n.kind IN (?5, ?6)
+         ORDER BY n.last_name, n.changed_seq DESC, n.deleted_ns DESC, n.node LIMIT ?7"
+    );
+    let kinds = (NodeKind::File as u8, NodeKind::Dir as u8);
+    sql.query(&statement, params![ns, folder, bound, emptied, kinds.0, kinds.1, limit])?
+        .iter()
+        .map(|r| {
+            Ok(GoneEntry {
+                name: name_of(r.get(0)?)?,
+                node: r.get(1)?,
+                kind: nodes::kind_of(r.get(2)?)?,
+                attrs: Attrs {
+                    mode: r.get(3)?,
+                    uid: r.get(4)?,
+                    gid: r.get(5)?,
+                    mtime: r.get(6)?,
+                    btime: r.get(7)?,
+                },
+                deleted: r.get(8)?,
+            })
+        })
+        .collect()
 }
 
 fn lost_of(r: &Row) -> Result<Lost, DbError> {
