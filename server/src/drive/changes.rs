@@ -11,14 +11,19 @@ use drivefs_core::wire::ListReply;
 use drivefs_core::wire::ListRequest;
 use drivefs_core::wire::MissingReply;
 use drivefs_core::wire::MissingRequest;
+use drivefs_core::wire::Point;
 
 use super::Drive;
 use super::DriveError;
 use super::member_of;
 use crate::auth::Asker;
+use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::changes;
+use crate::metadata::changes::Wanted;
 use crate::metadata::entries;
+use crate::metadata::epochs;
+use crate::metadata::namespaces::Namespace;
 use crate::metadata::nodes;
 
 impl Drive {
@@ -33,10 +38,16 @@ impl Drive {
                 let membership = member_of(sql, request.ns, asker.user)?;
                 let namespace = membership.namespace;
                 let cursor = request.cursor;
-                if cursor > namespace.seq || (cursor != 0 && cursor < namespace.pruned_seq) {
+                let at = request.trail.last().filter(|point| point.seq == cursor);
+                let at = at.copied().unwrap_or(Point { epoch: 0, seq: cursor });
+                check_point(sql, &namespace, &at)?;
+                if cursor != 0 && cursor < namespace.pruned_seq {
                     return Err(DriveError::CursorExpired);
                 }
-                let page = changes::page(sql, request.ns, cursor, namespace.seq, limit)?;
+                let wanted = Wanted { cursor, limit, tombstones: request.tombstones };
+                let page = changes::page(sql, request.ns, namespace.seq, &wanted)?;
+                let epoch = epochs::at(sql, request.ns, page.end)?;
+                let common = epochs::common(sql, request.ns, namespace.seq, &request.trail)?;
                 Ok(ChangesReply {
                     nodes: page.nodes,
                     dirents: page.dirents,
@@ -44,6 +55,8 @@ impl Drive {
                     more: page.end < namespace.seq,
                     root: namespace.root,
                     role: membership.role,
+                    epoch,
+                    common,
                 })
             })
             .await
@@ -87,6 +100,18 @@ impl Drive {
             })
             .await
     }
+}
+
+/// Fails when a point is not part of the namespace's history.
+pub(super) fn check_point(
+    sql: &mut dyn Sql,
+    namespace: &Namespace,
+    point: &Point,
+) -> Result<(), DriveError> {
+    if epochs::holds(sql, namespace.ns, namespace.seq, point)? {
+        return Ok(());
+    }
+    Err(DriveError::CursorLost)
 }
 
 /// Holds the limit on hashes in one request.

@@ -62,7 +62,7 @@ async fn cursors_that_the_server_cannot_go_on_from_are_expired() {
         alice.dir(alice.root, &i.to_string()).await;
     }
     let e = alice.changes(100, 10).await.expect_err("from the future");
-    assert_eq!((e.status, e.code), (410, ErrorCode::CursorExpired));
+    assert_eq!((e.status, e.code), (410, ErrorCode::CursorLost));
     world
         .server
         .store()
