@@ -164,6 +164,10 @@ impl Tree {
         let ns = folder.ns;
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
+            if self.relist_in(c, ns)?.is_some() {
+                // The list that is being taken has all of it.
+                return Ok(applied);
+            }
             let Some(cursor) = c.namespace(ns)?.map(|s| s.cursor) else { return Ok(applied) };
             let news = |row: &&DirentRow| row.seq > cursor && !self.filling.is_old_place(ns, row);
             let dirents: Vec<&DirentRow> = page.dirents.iter().filter(news).collect();

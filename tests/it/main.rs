@@ -10,6 +10,7 @@ mod model;
 mod network;
 mod power;
 mod random;
+mod reset;
 mod stories;
 mod story;
 mod tidy;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use drivefs_core::limits::CHANGES_ROWS_MAX;
 use drivefs_core::limits::HASHES_MAX;
+use drivefs_core::limits::TRAIL_MAX;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::ChangesReply;
 use drivefs_core::wire::ChangesRequest;
@@ -33,6 +34,9 @@ impl Drive {
         request: ChangesRequest,
     ) -> Result<ChangesReply, DriveError> {
         let limit = request.limit.clamp(1, CHANGES_ROWS_MAX);
+        if request.trail.len() > TRAIL_MAX {
+            return Err(DriveError::BadRequest(format!("a trail has at most {TRAIL_MAX} points")));
+        }
         self.store
             .read(move |sql| {
                 let membership = member_of(sql, request.ns, asker.user)?;

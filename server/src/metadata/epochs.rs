@@ -130,9 +130,10 @@ mod tests {
     fn epochs_that_take_turns_are_kept_apart() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut db = history(&dir, "turns.db", &[1, 5, 1, 1, 6]);
-        assert_eq!((1..=5).map(|s| at(&mut db, NS, s).expect("reads")).collect::<Vec<_>>(), [
-            1, 5, 1, 1, 6
-        ]);
+        assert_eq!(
+            (1..=5).map(|s| at(&mut db, NS, s).expect("reads")).collect::<Vec<_>>(),
+            [1, 5, 1, 1, 6]
+        );
         let trail = [Point { epoch: 1, seq: 8 }];
         assert_eq!(common(&mut db, NS, 5, &trail), Ok(4));
     }

@@ -82,12 +82,7 @@ pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbE
 }
 
 /// Moves the namespace on to `seq`, a commit of `epoch`.
-pub fn set_seq(
-    sql: &mut dyn Sql,
-    ns: NamespaceId,
-    seq: Seq,
-    epoch: Epoch,
-) -> Result<(), DbError> {
+pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq, epoch: Epoch) -> Result<(), DbError> {
     epochs::note(sql, ns, seq, epoch)?;
     sql.exec("UPDATE namespace SET seq = ?2 WHERE ns = ?1", params![ns, seq])?;
     Ok(())
