@@ -399,6 +399,10 @@ pub struct ChangesRequest {
     /// Removed rows as well where the list begins at the start.
     #[serde(default, skip_serializing_if = "is_false")]
     pub tombstones: bool,
+    /// In a list from the start: `head` of its first page. What was removed before that need not be
+    /// remembered any more.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub began: Seq,
 }
 
 /// Rows in their present state. Nodes come with every dirent that names them; apply nodes first.
@@ -416,6 +420,9 @@ pub struct ChangesReply {
     /// Epoch of `cursor`.
     #[serde(default, skip_serializing_if = "is_zero_64")]
     pub epoch: Epoch,
+    /// Seq of the namespace when this was read.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub head: Seq,
     /// The last seq of the trail's history that is also the server's.
     #[serde(default, skip_serializing_if = "is_zero_64")]
     pub common: Seq,

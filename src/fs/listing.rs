@@ -108,6 +108,7 @@ impl DriveFs {
             limit: CHANGES_ROWS_MAX,
             trail: Vec::new(),
             tombstones: false,
+            began: 0,
         };
         let page = self.within(self.remote.changes(&request)).await.map_err(remote)?;
         let tree = self.tree.clone();

@@ -82,10 +82,11 @@ async fn pull_pages(
         };
         let (new, more) = (page.nodes.len(), page.more);
         if relisting {
-            let found = take_page(remote, tree, ns, page).await?;
+            let found = take_page(remote, tree, ns, request.cursor, page).await?;
             rows += new;
             left = left.saturating_sub(usize::from(more));
-            at += usize::from(!more);
+            // Not when the list began anew: then its first page comes next.
+            at += usize::from(!more && tree.relist(ns)?.is_none());
             let found = found.into_iter().filter(|ns| !queue.contains(ns)).collect::<Vec<_>>();
             queue.extend(found);
             queue.extend(unqueued(tree, &queue, at)?);

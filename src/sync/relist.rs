@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
 use drivefs_core::limits::VERSIONS_ROWS_MAX;
 use drivefs_core::wire::ChangesReply;
 use drivefs_core::wire::VersionsRequest;
@@ -23,14 +24,15 @@ pub(super) async fn take_page(
     remote: &Remote,
     tree: &Arc<Tree>,
     ns: NamespaceId,
+    from: Seq,
     page: ChangesReply,
 ) -> Result<Vec<NamespaceId>, SyncError> {
     let taking = tree.clone();
     let last = (!page.more).then(|| page.clone());
-    tokio::task::spawn_blocking(move || taking.take_listed(ns, &page))
+    let taken = tokio::task::spawn_blocking(move || taking.take_listed(ns, from, &page))
         .await
         .expect("taking a list does not panic")?;
-    let Some(last) = last else { return Ok(Vec::new()) };
+    let Some(last) = last.filter(|_| taken) else { return Ok(Vec::new()) };
     let old = old_news(remote, tree, ns).await?;
     let ending = tree.clone();
     Ok(tokio::task::spawn_blocking(move || ending.end_relist(ns, &last, &old))

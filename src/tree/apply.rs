@@ -224,7 +224,7 @@ impl Tree {
         c.insert_node(&node)?;
         let space = NamespaceRow { ns, root: nid, cursor: 0, role: page.role };
         c.put_namespace(&space)?;
-        self.begin_fill(c, ns)?;
+        self.begin_fill(c, ns, page.head)?;
         // Until now the mount node stood for it, under another number.
         if let Some(mount) = c.mount_of(ns)? {
             for (parent, name) in c.places(mount)? {

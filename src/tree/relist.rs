@@ -49,6 +49,8 @@ pub struct Relist {
     pub epoch: Epoch,
     /// The last seq up to which the history that was seen here is also the server's.
     pub common: Seq,
+    /// Where the server stood with the first page.
+    pub began: Seq,
 }
 
 /// What a device did after the server's data was restored from a backup, for people.
@@ -101,15 +103,18 @@ impl Tree {
     /// What to ask for next in a namespace.
     pub fn next_request(&self, ns: NamespaceId, limit: u32) -> Result<ChangesRequest, TreeError> {
         self.db.peek(|c| {
-            let (cursor, trail, tombstones) = match self.relist_in(c, ns)? {
+            let (cursor, trail, began, tombstones) = match self.relist_in(c, ns)? {
                 // With the first page the server tells what the two histories have in common.
-                Some(Relist { cursor: 0, .. }) => (0, c.trail(ns)?, true),
-                Some(Relist { cursor, epoch, .. }) => {
-                    (cursor, vec![Point { epoch, seq: cursor }], true)
+                Some(Relist { cursor: 0, .. }) => (0, c.trail(ns)?, 0, true),
+                Some(Relist { cursor, epoch, began, .. }) => {
+                    (cursor, vec![Point { epoch, seq: cursor }], began, true)
                 }
-                None => (c.namespace(ns)?.map_or(0, |s| s.cursor), c.trail(ns)?, false),
+                None => {
+                    let cursor = c.namespace(ns)?.map_or(0, |s| s.cursor);
+                    (cursor, c.trail(ns)?, self.fill_began(c, ns)?, false)
+                }
             };
-            Ok(ChangesRequest { ns, cursor, limit, trail, tombstones })
+            Ok(ChangesRequest { ns, cursor, limit, trail, tombstones, began })
         })
     }
 
@@ -119,7 +124,7 @@ impl Tree {
             let before = self.relist_in(c, ns)?;
             let lost = lost || before.is_some_and(|b| b.lost);
             c.forget_listed(ns)?;
-            put_relist(c, ns, &Relist { lost, cursor: 0, epoch: 0, common: 0 })?;
+            put_relist(c, ns, &Relist { lost, cursor: 0, epoch: 0, common: 0, began: 0 })?;
             if self.filling.is_filling(ns) {
                 // What was known of places and nodes counts no more.
                 self.filling.begin(ns);
@@ -130,20 +135,31 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a page of the list. After the last one, `end_relist` is to follow.
-    pub fn take_listed(&self, ns: NamespaceId, page: &ChangesReply) -> Result<(), TreeError> {
+    /// Takes the page of the list that follows on `from`. After the last one, `end_relist` is to
+    /// follow. False when the list has moved on or began anew meanwhile: the page is not taken.
+    pub fn take_listed(
+        &self,
+        ns: NamespaceId,
+        from: Seq,
+        page: &ChangesReply,
+    ) -> Result<bool, TreeError> {
         self.db.write(|c| {
-            let Some(before) = self.relist_in(c, ns)? else { return Ok(()) };
+            let before = self.relist_in(c, ns)?;
+            let Some(before) = before.filter(|b| b.cursor == from) else { return Ok(false) };
             for row in &page.nodes {
                 c.put_listed_node(ns, row)?;
             }
             for row in &page.dirents {
                 c.put_listed_dirent(ns, row)?;
             }
-            let common = if before.cursor == 0 { page.common } else { before.common };
-            let after =
-                Relist { lost: before.lost, cursor: page.cursor, epoch: page.epoch, common };
-            Ok(put_relist(c, ns, &after)?)
+            let (lost, cursor, epoch) = (before.lost, page.cursor, page.epoch);
+            let (common, began) = match before.cursor {
+                0 => (page.common, page.head),
+                _ => (before.common, before.began),
+            };
+            let after = Relist { lost, cursor, epoch, common, began };
+            put_relist(c, ns, &after)?;
+            Ok(true)
         })
     }
 
@@ -162,6 +178,10 @@ impl Tree {
         let held = if relist.lost { self.held_contents(ns, old)? } else { Held::new() };
         let (mut applied, restored) = self.db.write(|c| {
             let mut applied = Applied::default();
+            if self.relist_in(c, ns)? != Some(relist) || relist.cursor != last.cursor {
+                // It began anew meanwhile.
+                return Ok((applied, None));
+            }
             let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
             let mut restored = None;
             if relist.lost {
@@ -178,7 +198,9 @@ impl Tree {
             c.delete_meta(&key(ns))?;
             Ok::<_, TreeError>((applied, restored))
         })?;
-        self.filling.end(ns);
+        if self.relist(ns)?.is_none() {
+            self.filling.end(ns);
+        }
         self.after_apply(&mut applied)?;
         self.journal.wake();
         match restored {

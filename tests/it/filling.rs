@@ -204,6 +204,7 @@ fn a_page_that_is_older_than_a_listing_does_not_make_a_conflict_of_an_edit() {
         limit: CHANGES_ROWS_MAX,
         trail: Vec::new(),
         tombstones: false,
+        began: 0,
     };
     let old = bob.wait_for(bob.remote().changes(&request)).expect("it works");
     alice.write("late/a", b"edited by alice");

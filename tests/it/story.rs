@@ -132,6 +132,13 @@ impl World {
         let server = self.server().take().expect("started");
         let listen = server.addr();
         self.runtime.block_on(server.stop()).expect("the server stops");
+        // The last task that was cut off closes the database, which empties its log.
+        let log = self.server_folder().join("metadata.db-wal");
+        let until = Instant::now() + WAIT;
+        while log.exists() {
+            assert!(Instant::now() < until, "the server's database stays open");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         work(&self.server_folder());
         self.start_server(listen);
     }

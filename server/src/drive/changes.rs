@@ -45,7 +45,7 @@ impl Drive {
                 let at = request.trail.last().filter(|point| point.seq == cursor);
                 let at = at.copied().unwrap_or(Point { epoch: 0, seq: cursor });
                 check_point(sql, &namespace, &at)?;
-                if cursor != 0 && cursor < namespace.pruned_seq {
+                if cursor != 0 && cursor.max(request.began) < namespace.pruned_seq {
                     return Err(DriveError::CursorExpired);
                 }
                 let wanted = Wanted { cursor, limit, tombstones: request.tombstones };
@@ -60,6 +60,7 @@ impl Drive {
                     root: namespace.root,
                     role: membership.role,
                     epoch,
+                    head: namespace.seq,
                     common,
                 })
             })

@@ -83,6 +83,19 @@ async fn cursors_that_the_server_cannot_go_on_from_are_expired() {
         .await
         .unwrap();
     assert_eq!(alice.changes(3, 10).await.expect_err("pruned").code, ErrorCode::CursorExpired);
+    // But for a list that began since: it has met nothing that was removed before.
+    let ask = |began| ChangesRequest {
+        ns: alice.ns,
+        cursor: 3,
+        limit: 10,
+        trail: Vec::new(),
+        tombstones: false,
+        began,
+    };
+    let listed: ChangesReply = alice.post("/sync/v1/changes", &ask(4)).await.unwrap();
+    assert_eq!(listed.head, 6);
+    let old = alice.post::<ChangesReply>("/sync/v1/changes", &ask(3)).await;
+    assert_eq!(old.expect_err("pruned").code, ErrorCode::CursorExpired);
     assert!(alice.changes(4, 10).await.is_ok());
     assert!(alice.changes(0, 10).await.is_ok());
 }
@@ -135,6 +148,7 @@ async fn who_has_seen_another_history_is_told_and_changes_nothing() {
         limit: 10,
         trail: vec![Point { epoch, seq: cursor }],
         tombstones,
+        began: 0,
     };
     let good: ChangesReply =
         alice.post("/sync/v1/changes", &ask(now.epoch, now.cursor, false)).await.unwrap();

@@ -149,8 +149,14 @@ impl Person {
     }
 
     pub async fn changes(&self, cursor: u64, limit: u32) -> Result<ChangesReply, Refused> {
-        let request =
-            ChangesRequest { ns: self.ns, cursor, limit, trail: Vec::new(), tombstones: false };
+        let request = ChangesRequest {
+            ns: self.ns,
+            cursor,
+            limit,
+            trail: Vec::new(),
+            tombstones: false,
+            began: 0,
+        };
         self.post("/sync/v1/changes", &request).await
     }
 
