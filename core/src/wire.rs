@@ -392,8 +392,8 @@ pub struct ChangesRequest {
     /// 0 lists the namespace from the start.
     pub cursor: Seq,
     pub limit: u32,
-    /// The newest point of each epoch that the asker has seen, oldest first. The last one stands
-    /// for the cursor, if that is not 0.
+    /// The newest point of each epoch that the asker knows of, oldest first: of what it has seen,
+    /// and of what it has committed itself, which may be behind the cursor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trail: Vec<Point>,
     /// Removed rows as well where the list begins at the start.

@@ -92,11 +92,11 @@ impl Tree {
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
-    /// Where a namespace stands, as a commit of the server's history.
+    /// The newest commit of a namespace that is known of.
     pub fn point(&self, ns: NamespaceId) -> Result<Point, TreeError> {
         self.db.peek(|c| {
             let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
-            Ok(c.point(&space)?)
+            Ok(c.newest_point(&space)?)
         })
     }
 
@@ -154,7 +154,8 @@ impl Tree {
             }
             let (lost, cursor, epoch) = (before.lost, page.cursor, page.epoch);
             let (common, began) = match before.cursor {
-                0 => (page.common, page.head),
+                // Behind the cursor only our own commits were seen.
+                0 => (page.common.min(c.namespace(ns)?.map_or(0, |s| s.cursor)), page.head),
                 _ => (before.common, before.began),
             };
             let after = Relist { lost, cursor, epoch, common, began };

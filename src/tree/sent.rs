@@ -55,6 +55,7 @@ impl Tree {
         // Before the intents go: from then on nothing else holds back what is older.
         self.note_committed(ns, ops, at.seq);
         self.db.write(|c| {
+            c.note_point(ns, at)?;
             if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == at.seq) {
                 c.move_cursor(&NamespaceRow { cursor: at.seq, ..space }, at.epoch)?;
             }

@@ -42,9 +42,10 @@ impl Drive {
                 let membership = member_of(sql, request.ns, asker.user)?;
                 let namespace = membership.namespace;
                 let cursor = request.cursor;
-                let at = request.trail.last().filter(|point| point.seq == cursor);
-                let at = at.copied().unwrap_or(Point { epoch: 0, seq: cursor });
-                check_point(sql, &namespace, &at)?;
+                check_point(sql, &namespace, &Point { epoch: 0, seq: cursor })?;
+                if let Some(known) = request.trail.last().filter(|_| cursor != 0) {
+                    check_point(sql, &namespace, known)?;
+                }
                 if cursor != 0 && cursor.max(request.began) < namespace.pruned_seq {
                     return Err(DriveError::CursorExpired);
                 }
