@@ -18,6 +18,8 @@ pub struct IdError(pub &'static str);
 
 /// Counter of commits in one namespace; every changed row carries that of its last change.
 pub type Seq = u64;
+/// Names one run of a server's process; 0 stands for "not known".
+pub type Epoch = u64;
 /// Counter of content states of one file node; 0 means "never stored on the server".
 pub type VersionNo = u64;
 

@@ -47,6 +47,8 @@ pub const QUOTA_BYTES_DEFAULT: u64 = 10 * 1024 * 1024 * 1024;
 pub const COMMIT_OPS_MAX: usize = 1000;
 /// Most hashes in one `missing` or `blocks` request.
 pub const HASHES_MAX: usize = 4096;
+/// Epochs of a namespace that a client remembers and tells: runs of the server that it has met.
+pub const TRAIL_MAX: usize = 64;
 /// Most rows a page of changes aims at; a page always ends with a whole commit.
 pub const CHANGES_ROWS_MAX: u32 = 2000;
 /// Largest file that `resolve --keep merge` merges (bytes), and most lines of it: what comparing

@@ -34,6 +34,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::id::BlockHash;
+use crate::id::Epoch;
 use crate::id::NamespaceId;
 use crate::id::NodeId;
 use crate::id::OpKey;
@@ -95,6 +96,8 @@ pub enum ErrorCode {
     MissingBlocks,
     /// The cursor is older than the server remembers: list anew.
     CursorExpired,
+    /// The cursor is of commits that the server does not have: its data was restored from a backup.
+    CursorLost,
     /// Slow down; the header `retry-after` says for how long (seconds).
     TooManyRequests,
     /// The server cannot answer now; try again.
@@ -241,7 +244,19 @@ pub struct Source {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitRequest {
     pub ns: NamespaceId,
+    /// Up to where the asker knows the namespace: nothing is done for who builds on commits that
+    /// the server does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Point>,
     pub ops: Vec<Op>,
+}
+
+/// A commit in the history of a namespace. The same seq under another epoch is another commit:
+/// the server's data was restored from a backup in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    pub epoch: Epoch,
+    pub seq: Seq,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,6 +364,9 @@ impl Change {
 pub struct CommitReply {
     /// The namespace's seq after the commit.
     pub seq: Seq,
+    /// Epoch of that seq.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub epoch: Epoch,
     /// One result for each op, in order.
     pub results: Vec<OpResult>,
 }
@@ -377,6 +395,17 @@ pub struct ChangesRequest {
     /// 0 lists the namespace from the start.
     pub cursor: Seq,
     pub limit: u32,
+    /// The newest point of each epoch that the asker knows of, oldest first: of what it has seen,
+    /// and of what it has committed itself, which may be behind the cursor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trail: Vec<Point>,
+    /// Removed rows as well where the list begins at the start.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tombstones: bool,
+    /// In a list from the start: `head` of its first page. What was removed before that need not be
+    /// remembered any more.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub began: Seq,
 }
 
 /// Rows in their present state. Nodes come with every dirent that names them; apply nodes first.
@@ -391,6 +420,15 @@ pub struct ChangesReply {
     /// Root directory of the namespace.
     pub root: NodeId,
     pub role: Role,
+    /// Epoch of `cursor`.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub epoch: Epoch,
+    /// Seq of the namespace when this was read.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub head: Seq,
+    /// The last seq of the trail's history that is also the server's.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub common: Seq,
 }
 
 /// What a member may do in a namespace.
@@ -473,6 +511,9 @@ pub struct PollRequest {
 pub struct PollCursor {
     pub ns: NamespaceId,
     pub seq: Seq,
+    /// Epoch of that seq; 0 when it is not known.
+    #[serde(default, skip_serializing_if = "is_zero_64")]
+    pub epoch: Epoch,
 }
 
 /// A hint: these namespaces have something new. Never data.

@@ -31,6 +31,7 @@ use crate::drive::Limits;
 use crate::drive::Work;
 use crate::metadata::DbError;
 use crate::metadata::Store;
+use crate::metadata::epochs;
 use crate::metadata::server;
 use crate::notify::Hub;
 
@@ -138,6 +139,7 @@ async fn open_drive(config: &Config) -> anyhow::Result<Drive> {
         hub: Hub::default(),
         limits: Limits { file_max_bytes: config.file_max_bytes },
         server_id,
+        epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),
         work: Work::default(),
     })

@@ -38,6 +38,7 @@ use crate::spool::Spool;
 use crate::state::Db;
 use crate::state::DbError;
 use crate::sync::Engine;
+use crate::sync::EngineHandle;
 use crate::sync::Pins;
 use crate::sync::pull_some;
 use crate::tree::Tree;
@@ -119,6 +120,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         mount: setup.dir.display().to_string(),
         stop: stop.clone(),
     });
+    let watched = (home.clone(), daemon.engine.clone());
     let strict = setup.strict.then(|| Strict::new(daemon.engine.clone(), daemon.link.clone()));
     let control = tokio::spawn(control::serve(home, daemon)?);
     let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle, strict)
@@ -131,7 +133,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         tokio::spawn(keep_pins),
         tokio::spawn(cache.clone().run_eviction()),
         tokio::spawn(keep_house(db.clone(), spool.clone(), newest)),
-        tokio::spawn(watch_account(remote, db.clone(), fs)),
+        tokio::spawn(watch_account(remote, db.clone(), fs, watched)),
     ];
     tracing::info!(mount = %setup.dir.display(), "mounted");
     say_ready(setup.detached)?;
@@ -320,13 +322,40 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
     }
 }
 
+/// Goes on with the token of a `drivefs login` since, if it is for the same account of the same
+/// server. True when the server takes it.
+async fn take_new_token(remote: &Remote, db: &Arc<Db>, home: &Home) -> bool {
+    let Ok(Some(file)) = AccountFile::load(home) else { return false };
+    if file.url != remote.url() || !remote.has_other_token(&file.token) {
+        return false;
+    }
+    let Ok(trial) = Remote::new(&file.url, Some(file.token.clone())) else { return false };
+    let Ok(account) = trial.account().await else { return false };
+    let known = db.peek(|c| c.meta("identity"));
+    if !known.is_ok_and(|known| known.is_some_and(|k| k == identity(&account).as_bytes())) {
+        tracing::error!(url = file.url, "the new login is of another account or server: not used");
+        return false;
+    }
+    remote.set_token(file.token);
+    true
+}
+
 /// Keeps quota and limits fresh.
-async fn watch_account(remote: Remote, db: Arc<Db>, fs: Arc<DriveFs>) {
+async fn watch_account(
+    remote: Remote,
+    db: Arc<Db>,
+    fs: Arc<DriveFs>,
+    (home, engine): (Home, EngineHandle),
+) {
     let mut tick = tokio::time::interval(ACCOUNT_EVERY_BUSY);
     let mut asked = Instant::now();
     let mut sent = 0;
     loop {
         tick.tick().await;
+        if remote.link().is_locked_out() && take_new_token(&remote, &db, &home).await {
+            tracing::info!("logged in again");
+            engine.begin_pull();
+        }
         let now_sent = remote.link().bytes().0;
         // A poll or a question like this one is no reason to ask again.
         let busy = now_sent > sent + QUIET_BYTES;

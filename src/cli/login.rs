@@ -12,6 +12,7 @@ use crate::home::AccountFile;
 use crate::home::Home;
 use crate::remote::Remote;
 use crate::state::Db;
+use crate::state::DbError;
 
 #[derive(Debug, Args)]
 pub struct Login {
@@ -37,14 +38,27 @@ pub struct Logout {
 
 pub fn run(c: &Login) -> anyhow::Result<()> {
     let home = Home::from_env()?;
-    let _lock = lock_unmounted(&home)?;
+    // A drive that is mounted goes on with the new token: none is needed for that.
+    let lock = home.lock()?;
+    // A damaged file is about to be replaced.
+    let known = AccountFile::load(&home).unwrap_or_default();
+    if lock.is_none() && known.as_ref().is_none_or(|k| k.url != c.url.trim_end_matches('/')) {
+        bail!(
+            "a drive of another server is mounted from this home; `drivefs umount DIR` first, or \
+             use another DRIVEFS_HOME for another device"
+        );
+    }
     let password = password(c.password_stdin)?;
-    let device = c.device.clone().unwrap_or_else(host_name);
+    // Under its name a device is known again.
+    let device = c.device.clone().or(known.map(|k| k.device)).unwrap_or_else(host_name);
     let account = log_in(&c.url, &c.email, &password, &device)?;
     check_same_account(&home, &account.0, &account.1)?;
     account.0.save(&home)?;
     println!("logged in to {} as {} on device {}", account.0.url, account.0.email, device);
-    println!("`drivefs mount DIR` mounts the drive");
+    match lock {
+        Some(_) => println!("`drivefs mount DIR` mounts the drive"),
+        None => println!("the mounted drive goes on"),
+    }
     Ok(())
 }
 
@@ -80,13 +94,17 @@ pub fn identity(account: &drivefs_core::wire::Account) -> String {
     format!("{} {}", account.server_id, account.user)
 }
 
-/// A home keeps one account's data: another needs another home.
+/// A home keeps one account's data: another needs another home. What the server has noted of a
+/// login that is refused here is harmless: a device name.
 fn check_same_account(home: &Home, account: &AccountFile, identity: &str) -> anyhow::Result<()> {
     if !home.database().exists() {
         return Ok(());
     }
-    let db = Db::open(&home.database())?;
-    let known = db.peek(|c| c.meta("identity"))?;
+    let known = match Db::open(&home.database()) {
+        // Mounted: who it belongs to was written long ago.
+        Err(DbError::InUse) => Db::peek_committed(&home.database(), |c| c.meta("identity"))?,
+        other => other?.peek(|c| c.meta("identity"))?,
+    };
     if known.is_some_and(|k| k != identity.as_bytes()) {
         bail!(
             "{} holds the data of another account or server.\nUse another folder \

@@ -5,6 +5,7 @@ mod checkup;
 mod completions;
 mod conflicts;
 mod daemon;
+mod devices;
 mod diff;
 mod doctor;
 mod drive;
@@ -81,6 +82,8 @@ enum Command {
     Conflicts(conflicts::Conflicts),
     /// End a conflict: keep one content, the other, both, or merge them
     Resolve(conflicts::Resolve),
+    /// List the devices of the account, or log one out
+    Devices(devices::Devices),
     /// Tokens for scripts
     #[command(subcommand)]
     Token(token::Token),
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Why(c) => why::run(&c),
         Command::Conflicts(c) => conflicts::run(&c),
         Command::Resolve(c) => conflicts::resolve(&c),
+        Command::Devices(c) => devices::run(&c),
         Command::Token(c) => token::run(&c),
         Command::Doctor(c) => doctor::run(&c),
         Command::Completions(c) => completions::run(&c),

@@ -16,6 +16,7 @@ use crate::home::AccountFile;
 use crate::home::Home;
 use crate::state::Db;
 use crate::state::DbError;
+use crate::tree::Restored;
 
 /// Queue lines shown to people.
 const LINES: usize = 20;
@@ -93,13 +94,32 @@ fn unmounted(home: &Home) -> anyhow::Result<State> {
     Ok(state)
 }
 
+fn told_restored(r: &Restored) -> String {
+    let mut text = format!(
+        "the server's data was restored from a backup: {} change(s) that it lacked were sent again",
+        r.sent_again
+    );
+    if r.older + r.gone > 0 {
+        text.push_str(&format!(
+            "; of {} file(s) the newer content is not on this device, {} are missing altogether \
+             (drivefs.log has their names); another device may still bring them back",
+            r.older, r.gone
+        ));
+    }
+    text
+}
+
 fn print(s: &State) {
     match &s.mount {
         Some(mount) => println!("{mount}: {} on {} as {}", s.email, s.server, s.device),
         None => println!("not mounted"),
     }
     if s.mounted {
-        let state = if s.online { "online" } else { "offline" };
+        let state = match () {
+            () if s.locked_out => "logged out",
+            () if s.online => "online",
+            () => "offline",
+        };
         match &s.reason {
             Some(reason) => println!("{state}: {reason}"),
             None => println!("{state}"),
@@ -107,6 +127,9 @@ fn print(s: &State) {
     }
     if let Some(damage) = &s.damage {
         println!("{damage}");
+    }
+    if let Some(r) = &s.restored {
+        println!("{}", told_restored(r));
     }
     if s.filling {
         println!("the list of files is still coming in; folders are listed when they are opened");

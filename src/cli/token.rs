@@ -61,7 +61,8 @@ pub fn run(c: &Token) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn when(unix_secs: i64) -> String {
+/// A time, as people say it.
+pub(super) fn when(unix_secs: i64) -> String {
     let age = crate::journal::now() / 1_000_000_000 - unix_secs;
     let (n, what) = match age.unsigned_abs() {
         s if s < 120 => (s, "s"),

@@ -7,6 +7,8 @@ use drivefs_core::node::NodeKind;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::tree::Restored;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
@@ -111,6 +113,12 @@ pub struct Status {
     /// The first fill of the replica is under way: folders are listed on demand meanwhile.
     #[serde(default)]
     pub filling: bool,
+    /// The server does not take this device's token any more; `reason` says why.
+    #[serde(default)]
+    pub locked_out: bool,
+    /// What became of the last restored backup of the server's data that this device met.
+    #[serde(default)]
+    pub restored: Option<Restored>,
     /// What the daily check found wrong with the state database, and what to do about it.
     #[serde(default)]
     pub damage: Option<String>,
@@ -256,6 +264,9 @@ pub struct Why {
     /// `synced`, `pending`, `uploading`, `conflict` or `offline`; of a folder, the worst below it.
     pub state: String,
     pub online: bool,
+    /// The server does not take this device's token any more.
+    #[serde(default)]
+    pub locked_out: bool,
     /// Why the server cannot be reached, or why it refuses.
     pub reason: Option<String>,
     pub files: u64,

@@ -169,6 +169,8 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         email: daemon.account.email.clone(),
         device: daemon.account.device.clone(),
         filling: daemon.fs.tree().is_filling(),
+        locked_out: daemon.link.is_locked_out(),
+        restored: daemon.fs.tree().restored().unwrap_or_default(),
         damage: None,
         bytes_sent,
         bytes_received,

@@ -54,11 +54,12 @@ fn gather(daemon: &Daemon, path: String, items: &[QueueItem]) -> Result<Why, Tre
     })?;
     let mine: Vec<&QueueItem> = items.iter().filter(|i| is_under(i, Some(&path))).collect();
     let online = daemon.link.is_online();
+    let locked_out = daemon.link.is_locked_out();
     let uploading = mine.iter().any(|i| i.node.is_some_and(|n| engine.uploading.contains(&n)));
     let state = match () {
         () if conflict => "conflict",
         () if mine.is_empty() => "synced",
-        () if !online => "offline",
+        () if !online || locked_out => "offline",
         () if uploading => "uploading",
         () => "pending",
     };
@@ -67,6 +68,7 @@ fn gather(daemon: &Daemon, path: String, items: &[QueueItem]) -> Result<Why, Tre
         kind: kind_of(&node).to_owned(),
         state: state.to_owned(),
         online,
+        locked_out,
         reason: if online { engine.error.clone() } else { Some(daemon.link.reason()) },
         files: sum.files,
         bytes: sum.bytes,
@@ -108,7 +110,12 @@ fn kind_of(node: &Node) -> &'static str {
 /// What to do, in plain words; the most pressing first.
 fn advice(why: &Why) -> Vec<String> {
     let mut out = Vec::new();
-    if let Some(error) = &why.error {
+    if why.locked_out {
+        out.push(
+            "this device is logged out: `drivefs login` with the same account brings it back, also \
+             while the drive is mounted; what is waiting is safe here and goes up then",
+        );
+    } else if let Some(error) = &why.error {
         let full = error.contains("quota") || error.contains("space");
         out.push(if full {
             "there is no room on the server: free some of the quota there or ask for more; it goes \
@@ -131,7 +138,7 @@ fn advice(why: &Why) -> Vec<String> {
         );
     }
     if why.here_bytes < why.bytes {
-        out.push(if why.online {
+        out.push(if why.online && !why.locked_out {
             "reading it fetches what is missing; `drivefs pin` fetches it now and keeps it here"
         } else {
             "what is missing can be read when the server is back; `drivefs pin` keeps files here \
@@ -156,6 +163,8 @@ mod tests {
         assert!(advice(&absent)[0].contains("pin"));
         let away = Why { online: false, waiting: 1, ..fine.clone() };
         assert!(advice(&away)[0].contains("safe on this device"));
+        let out = Why { waiting: 1, locked_out: true, ..fine.clone() };
+        assert!(advice(&out)[0].contains("drivefs login"));
         let full = Why { waiting: 1, error: Some("over the quota".into()), ..fine };
         assert!(advice(&full)[0].contains("no room"));
     }

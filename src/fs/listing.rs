@@ -102,7 +102,14 @@ impl DriveFs {
             return Ok(());
         }
         self.check_link()?;
-        let request = ChangesRequest { ns, cursor: 0, limit: CHANGES_ROWS_MAX };
+        let request = ChangesRequest {
+            ns,
+            cursor: 0,
+            limit: CHANGES_ROWS_MAX,
+            trail: Vec::new(),
+            tombstones: false,
+            began: 0,
+        };
         let page = self.within(self.remote.changes(&request)).await.map_err(remote)?;
         let tree = self.tree.clone();
         tokio::task::spawn_blocking(move || tree.apply_first(ns, &page))

@@ -218,7 +218,7 @@ impl History {
     /// Commits changes; one result each.
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<OpResult>, HistoryError> {
         let ops = changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
-        let request = CommitRequest { ns: self.ns, ops };
+        let request = CommitRequest { ns: self.ns, at: None, ops };
         let mut tries = 1;
         loop {
             match self.remote.commit(&request).await {

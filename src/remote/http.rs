@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +43,7 @@ pub struct Remote {
     /// For requests that make the server work, or wait.
     patient: reqwest::Client,
     base: String,
-    token: Option<String>,
+    token: Arc<RwLock<Option<String>>>,
     link: Arc<Link>,
 }
 
@@ -70,13 +72,23 @@ impl Remote {
             quick: client(QUICK_SILENCE)?,
             patient: client(WORK_SILENCE)?,
             base,
-            token,
+            token: Arc::new(RwLock::new(token)),
             link: Arc::default(),
         })
     }
 
     pub fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    /// True when this is not the token that is in use.
+    pub fn has_other_token(&self, token: &str) -> bool {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).as_deref() != Some(token)
+    }
+
+    /// Goes on with another token, as do all clones of this.
+    pub fn set_token(&self, token: String) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
     }
 
     pub fn url(&self) -> &str {
@@ -235,7 +247,7 @@ impl Remote {
         let request = http
             .request(method, format!("{}{path}", self.base))
             .header(wire::WIRE_HEADER, wire::WIRE_VERSION);
-        match &self.token {
+        match &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
@@ -260,11 +272,15 @@ impl Remote {
         self.link.count(0, LINES_BYTES + head_bytes(response.headers()));
         if response.status().is_success() {
             self.link.up();
+            self.link.set_locked_out(false);
             return Ok(response);
         }
         let status = response.status();
         let body = self.body(response).await?;
-        let error = refused(status, &body);
+        let error = refused(status, &body, &self.base);
+        if matches!(error, RemoteError::Unauthorized(_)) {
+            self.link.set_locked_out(true);
+        }
         // A proxy in front of a dead server also answers; that is not "online".
         match &error {
             RemoteError::Offline(why) => self.link.down(why),
@@ -308,11 +324,12 @@ fn to_json(body: &impl Serialize) -> Result<Vec<u8>, RemoteError> {
     serde_json::to_vec(body).map_err(|e| RemoteError::Protocol(e.to_string()))
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> RemoteError {
+fn refused(status: StatusCode, body: &[u8], url: &str) -> RemoteError {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(ErrorBody { error }) => match error.code {
             ErrorCode::Unauthorized => RemoteError::Unauthorized(format!(
-                "{}; log in again with `drivefs login`",
+                "this device is logged out at {url}: {}; log in again with `drivefs login {url}`. \
+                 Until then all that is here can be used, and nothing of it is lost",
                 error.message
             )),
             code => RemoteError::Refused { code, message: error.message, hint: error.hint },

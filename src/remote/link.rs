@@ -15,6 +15,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Link {
     offline: AtomicBool,
+    /// The server does not take the token any more.
+    locked_out: AtomicBool,
     reason: Mutex<String>,
     /// The server let somebody wait in vain; until then nobody else shall.
     silent_until: Mutex<Option<Instant>>,
@@ -26,6 +28,15 @@ pub struct Link {
 impl Link {
     pub fn is_online(&self) -> bool {
         !self.offline.load(Ordering::Relaxed)
+    }
+
+    /// True since the server has refused the token, until it takes one.
+    pub fn is_locked_out(&self) -> bool {
+        self.locked_out.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_locked_out(&self, locked_out: bool) {
+        self.locked_out.store(locked_out, Ordering::Relaxed);
     }
 
     /// Why the server cannot be reached; empty while it can.

@@ -44,7 +44,8 @@ use super::redo::push_statement;
 /// Version of the schema, in `PRAGMA user_version`: `schema.sql` is version 1, and each step leads
 /// to the next.
 const SCHEMA_VERSION: i64 = 1 + STEPS.len() as i64;
-const STEPS: [&str; 2] = [include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const STEPS: [&str; 3] =
+    [include_str!("schema-2.sql"), include_str!("schema-3.sql"), include_str!("schema-4.sql")];
 /// Readers that work side by side.
 const READERS: usize = 4;
 /// Pages (KiB, negative by SQLite's rule) that each connection caches.

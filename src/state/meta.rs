@@ -1,7 +1,10 @@
 //! Small values by key, and the namespaces of the drive.
 
+use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::Seq;
+use drivefs_core::limits::TRAIL_MAX;
+use drivefs_core::wire::Point;
 use drivefs_core::wire::Role;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
@@ -60,6 +63,54 @@ impl Conn<'_> {
         )?;
         Ok(())
     }
+}
+
+impl Conn<'_> {
+    /// Moves a namespace to its cursor, a commit of `epoch`.
+    pub fn move_cursor(&self, row: &NamespaceRow, epoch: Epoch) -> Result<(), DbError> {
+        self.note_point(row.ns, Point { epoch, seq: row.cursor })?;
+        self.put_namespace(row)
+    }
+
+    /// Notes a commit that is known of. Our own may be behind the cursor: what they did is here
+    /// before what others did in between.
+    pub fn note_point(&self, ns: NamespaceId, point: Point) -> Result<(), DbError> {
+        let mut trail = self.trail(ns)?;
+        match trail.last_mut() {
+            Some(last) if last.seq >= point.seq => return Ok(()),
+            Some(last) if last.epoch == point.epoch => *last = point,
+            _ => trail.push(point),
+        }
+        let over = trail.len().saturating_sub(TRAIL_MAX);
+        self.put_trail(ns, &trail[over..])
+    }
+
+    /// The newest point of each epoch that is known of a namespace, oldest first.
+    pub fn trail(&self, ns: NamespaceId) -> Result<Vec<Point>, DbError> {
+        let Some(json) = self.meta(&trail_key(ns))? else { return Ok(Vec::new()) };
+        serde_json::from_slice(&json).map_err(|e| DbError::Damaged(format!("trail: {e}")))
+    }
+
+    pub fn put_trail(&self, ns: NamespaceId, trail: &[Point]) -> Result<(), DbError> {
+        let json = serde_json::to_vec(trail).expect("numbers serialise");
+        self.set_meta(&trail_key(ns), &json)
+    }
+
+    /// The newest commit of a namespace that is known of.
+    pub fn newest_point(&self, row: &NamespaceRow) -> Result<Point, DbError> {
+        let last = self.trail(row.ns)?.pop().filter(|point| point.seq >= row.cursor);
+        Ok(last.unwrap_or(Point { epoch: 0, seq: row.cursor }))
+    }
+
+    /// The cursor of a namespace as a commit; of epoch 0 where more is known of.
+    pub fn point(&self, row: &NamespaceRow) -> Result<Point, DbError> {
+        let last = self.trail(row.ns)?.pop().filter(|point| point.seq == row.cursor);
+        Ok(last.unwrap_or(Point { epoch: 0, seq: row.cursor }))
+    }
+}
+
+fn trail_key(ns: NamespaceId) -> String {
+    format!("trail {ns}")
 }
 
 fn namespace_row(r: &Row<'_>) -> rusqlite::Result<NamespaceRow> {

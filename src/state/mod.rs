@@ -9,6 +9,7 @@ mod db;
 mod dirents;
 mod error;
 mod intents;
+mod listed;
 mod meta;
 mod nodes;
 mod pins;

@@ -38,6 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a round by what it committed: a stream of changes goes in larger commits.
 const GATHER_PER_OP: Duration = Duration::from_millis(2);
 const GATHER_MOST: Duration = Duration::from_millis(100);
+/// How often a server is asked whether it takes the token again. A new login is noticed at once.
+pub(super) const LOCKED_OUT_WAIT: Duration = Duration::from_secs(60);
 /// A refused change is tried again after this time.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(20);
 
@@ -167,11 +169,13 @@ impl Engine {
                     wait
                 }
                 Err(error) => {
-                    if !error.is_offline() {
+                    let text = error.to_string();
+                    let known = self.shared.status().error.as_ref() == Some(&text);
+                    if !error.is_offline() && !known {
                         tracing::warn!(%error, "sync round failed");
                     }
-                    self.set_error(Some(error.to_string()));
-                    backoff.wait()
+                    self.set_error(Some(text));
+                    if error.is_locked_out() { LOCKED_OUT_WAIT } else { backoff.wait() }
                 }
             };
             self.shared.rounds.notify_waiters();
@@ -217,6 +221,11 @@ impl Engine {
         let mut wait = IDLE;
         let mut failed = None;
         for space in namespaces {
+            if self.tree.relist(space.ns)?.is_some() {
+                // What is ahead of what shows when the list is here.
+                wait = wait.min(LONGEST_PAUSE);
+                continue;
+            }
             match self.push(space.ns).await {
                 Ok(again) => wait = wait.min(again),
                 Err(e) if e.is_offline() => return Err(e),

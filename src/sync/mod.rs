@@ -12,6 +12,7 @@ mod poll;
 mod prepare;
 mod pull;
 mod push;
+mod relist;
 mod rush;
 mod upload;
 
@@ -39,6 +40,15 @@ pub enum SyncError {
 }
 
 impl SyncError {
+    /// True when the token is not good any more.
+    pub fn is_locked_out(&self) -> bool {
+        matches!(
+            self,
+            Self::Remote(RemoteError::Unauthorized(_))
+                | Self::Upload(upload::UploadError::Remote(RemoteError::Unauthorized(_)))
+        )
+    }
+
     /// True when the server cannot be reached.
     pub fn is_offline(&self) -> bool {
         matches!(

@@ -68,6 +68,8 @@ struct Draft {
     filled_by: HashMap<Place, usize>,
     /// Folders above the parent of a place that a folder fills.
     above: HashMap<Place, Vec<NodeId>>,
+    /// Folders that move: they replace no file.
+    moved_folders: HashSet<NodeId>,
     /// Items that empty a folder.
     empties: HashMap<NodeId, Vec<usize>>,
 }
@@ -124,7 +126,12 @@ impl Draft {
                     Some(change) => self.push(change, Some(place), None, held),
                     None => self.push(Change::Link { node, place }, None, None, true),
                 }
-            } else if let Some((from, _)) = removed.get_mut(&node).and_then(VecDeque::pop_front) {
+            } else if let Some((from, folder)) =
+                removed.get_mut(&node).and_then(VecDeque::pop_front)
+            {
+                if folder {
+                    self.moved_folders.insert(node);
+                }
                 self.settles.entry(node).or_insert(self.items.len());
                 let change = Change::Move {
                     node,
@@ -158,11 +165,11 @@ impl Draft {
         }
     }
 
-    /// Lets the move that fills a place replace what is there, in one op.
+    /// Lets the move of a file that fills a place replace the file that is there, in one op.
     fn replace_at(&mut self, place: &Place, victim: NodeId) -> bool {
         let Some(&i) = self.filled_by.get(place) else { return false };
         match &mut self.items[i].change {
-            Change::Move { replace, .. } => {
+            Change::Move { node, replace, .. } if !self.moved_folders.contains(node) => {
                 *replace = Some(victim);
                 true
             }

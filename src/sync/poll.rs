@@ -1,17 +1,22 @@
 //! The long poll: hears that something changed, and says so to the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use drivefs_core::wire::PollCursor;
 use drivefs_core::wire::PollRequest;
 
 use super::backoff::Backoff;
+use super::engine::LOCKED_OUT_WAIT;
 use super::engine::Shared;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::tree::Tree;
 use crate::tree::TreeError;
 
+/// How often to look whether there is a good token.
+const TOKEN_LOOK: Duration = Duration::from_secs(1);
 /// How long the server may hold one poll (seconds).
 const HOLD_SECS: u64 = 50;
 
@@ -30,13 +35,30 @@ pub(super) async fn run(remote: Remote, tree: Arc<Tree>, shared: Arc<Shared>) {
                 failed = false;
             }
             Err(error) => {
-                if !matches!(error, PollError::Remote(RemoteError::Offline(_))) {
-                    tracing::warn!(%error, "long poll failed");
-                }
                 failed = true;
-                tokio::time::sleep(backoff.wait()).await;
+                match error {
+                    // The engine tells, and is told when there is a new token.
+                    PollError::Remote(RemoteError::Unauthorized(_)) => {
+                        wait_for_token(&remote).await
+                    }
+                    PollError::Remote(RemoteError::Offline(_)) => {
+                        tokio::time::sleep(backoff.wait()).await;
+                    }
+                    error => {
+                        tracing::warn!(%error, "long poll failed");
+                        tokio::time::sleep(backoff.wait()).await;
+                    }
+                }
             }
         }
+    }
+}
+
+/// Returns when the server has taken a token again, or after a while.
+async fn wait_for_token(remote: &Remote) {
+    let until = Instant::now() + LOCKED_OUT_WAIT;
+    while remote.link().is_locked_out() && Instant::now() < until {
+        tokio::time::sleep(TOKEN_LOOK).await;
     }
 }
 
@@ -48,7 +70,7 @@ async fn wait_for_pull(shared: &Shared, number: u64) {
         if shared.pulls_done.load(Ordering::Acquire) >= number {
             return;
         }
-        if tokio::time::timeout(std::time::Duration::from_secs(30), round).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(30), round).await.is_err() {
             return;
         }
     }
@@ -63,12 +85,17 @@ enum PollError {
 }
 
 async fn poll_once(remote: &Remote, tree: &Tree) -> Result<bool, PollError> {
-    let spaces = tree.db().peek(|c| c.namespaces()).map_err(TreeError::from)?;
-    let cursors: Vec<PollCursor> =
-        spaces.iter().map(|s| PollCursor { ns: s.ns, seq: s.cursor }).collect();
+    let cursors = tree.db().peek(|c| {
+        let mut cursors = Vec::new();
+        for space in c.namespaces()? {
+            let at = c.point(&space)?;
+            cursors.push(PollCursor { ns: space.ns, seq: at.seq, epoch: at.epoch });
+        }
+        Ok::<_, TreeError>(cursors)
+    })?;
     let reply = remote.poll(&PollRequest { cursors, timeout_secs: HOLD_SECS }).await?;
     if let Some(secs) = reply.backoff_secs {
-        tokio::time::sleep(std::time::Duration::from_secs(secs)).await;
+        tokio::time::sleep(Duration::from_secs(secs)).await;
     }
     Ok(!reply.changed.is_empty())
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::limits::CHANGES_ROWS_MAX;
-use drivefs_core::wire::ChangesRequest;
+use drivefs_core::wire::ErrorCode;
 
 use super::SyncError;
+use super::relist::take_page;
 use crate::remote::Remote;
+use crate::remote::RemoteError;
 use crate::tree::Tree;
 use crate::tree::TreeError;
 
@@ -59,13 +61,37 @@ async fn pull_pages(
             return Ok((true, rows));
         }
         // A fill takes large pages: nobody waits for these rows.
-        let filling = tree.is_filling() || cursor.is_none();
+        let relisting = tree.relist(ns)?.is_some();
+        let filling = tree.is_filling() || cursor.is_none() || relisting;
         if filling {
             limit = CHANGES_ROWS_MAX;
         }
-        let request = ChangesRequest { ns, cursor: cursor.unwrap_or(0), limit };
-        let page = remote.changes(&request).await?;
+        let request = tree.next_request(ns, limit)?;
+        let page = match remote.changes(&request).await {
+            Err(e) if request.cursor > 0 && needs_relist(&e) => {
+                tree.begin_relist(ns, e.code() == Some(ErrorCode::CursorLost))?;
+                continue;
+            }
+            Err(e) if ns != root && e.code() == Some(ErrorCode::NotFound) => {
+                // No reason to keep the others from what is theirs.
+                tracing::warn!(%ns, error = %e, "a shared folder cannot be followed");
+                at += 1;
+                continue;
+            }
+            answer => answer?,
+        };
         let (new, more) = (page.nodes.len(), page.more);
+        if relisting {
+            let found = take_page(remote, tree, ns, request.cursor, page).await?;
+            rows += new;
+            left = left.saturating_sub(usize::from(more));
+            // Not when the list began anew: then its first page comes next.
+            at += usize::from(!more && tree.relist(ns)?.is_none());
+            let found = found.into_iter().filter(|ns| !queue.contains(ns)).collect::<Vec<_>>();
+            queue.extend(found);
+            queue.extend(unqueued(tree, &queue, at)?);
+            continue;
+        }
         let at_tree = tree.clone();
         let applied = tokio::task::spawn_blocking(move || at_tree.apply(ns, ns == root, &page))
             .await
@@ -89,13 +115,22 @@ async fn pull_pages(
         if !more && queue.get(at) == Some(&ns) {
             at += 1;
         }
-        if at == queue.len() {
-            // A listing on demand may have brought one meanwhile.
-            let known = known_namespaces(tree)?;
-            queue.extend(known.into_iter().filter(|ns| !queue.contains(ns)).collect::<Vec<_>>());
-        }
+        queue.extend(unqueued(tree, &queue, at)?);
     }
     Ok((false, rows))
+}
+
+/// True when the server cannot go on from a cursor.
+fn needs_relist(e: &RemoteError) -> bool {
+    matches!(e.code(), Some(ErrorCode::CursorExpired | ErrorCode::CursorLost))
+}
+
+/// Namespaces that a listing on demand has brought meanwhile, once the others are done.
+fn unqueued(tree: &Tree, queue: &[NamespaceId], at: usize) -> Result<Vec<NamespaceId>, SyncError> {
+    if at < queue.len() {
+        return Ok(Vec::new());
+    }
+    Ok(known_namespaces(tree)?.into_iter().filter(|ns| !queue.contains(ns)).collect())
 }
 
 fn known_namespaces(tree: &Tree) -> Result<Vec<NamespaceId>, SyncError> {

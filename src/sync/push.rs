@@ -15,6 +15,7 @@ use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::ErrorCode;
 use drivefs_core::wire::Op;
 use drivefs_core::wire::OpResult;
+use drivefs_core::wire::Point;
 
 use super::SyncError;
 use super::engine::Engine;
@@ -164,7 +165,8 @@ impl Engine {
         self.tree.note_inflight(&changes)?;
         let ops: Vec<Op> =
             changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
-        let request = CommitRequest { ns, ops };
+        let at = self.tree.point(ns)?;
+        let request = CommitRequest { ns, at: Some(at), ops };
         let reply = match self.remote.commit(&request).await {
             Ok(reply) => reply,
             Err(e) => {
@@ -213,8 +215,9 @@ impl Engine {
         let committed_in = began.elapsed();
         if progress {
             self.conflicts = 0;
-            let (tree, seq) = (self.tree.clone(), reply.seq);
-            tokio::task::spawn_blocking(move || tree.sent(ns, &sent, seq))
+            let at = Point { epoch: reply.epoch, seq: reply.seq };
+            let tree = self.tree.clone();
+            tokio::task::spawn_blocking(move || tree.sent(ns, &sent, at))
                 .await
                 .expect("noting what was sent does not panic")?;
         }

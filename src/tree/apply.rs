@@ -78,50 +78,9 @@ impl Tree {
                 false => None,
             };
             let space = self.enter(c, ns, is_root, page, &mut applied)?;
-            for row in &page.nodes {
-                let here = if self.is_filling() { c.node_by_id(&row.node)? } else { None };
-                // What is newer here a later page tells as it is.
-                if here.is_none_or(|n| !self.filling.is_old_node(ns, row, n.version)) {
-                    self.apply_node(c, ns, row, &mut applied)?;
-                }
-            }
-            let is_news = |row: &&DirentRow| !self.filling.is_old_place(ns, row);
-            let mut dirents: Vec<&DirentRow> = page.dirents.iter().filter(is_news).collect();
-            // Within one commit removals come first: a moved folder has one place at a time.
-            dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
-            let deleted: HashSet<NodeId> =
-                page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).map(|r| r.node).collect();
-            for row in dirents {
-                self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
-            }
-            let mut cyclic = std::mem::take(&mut applied.cyclic);
-            while !cyclic.is_empty() {
-                for row in &cyclic {
-                    self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
-                }
-                let left = std::mem::take(&mut applied.cyclic);
-                if left.len() == cyclic.len() {
-                    return Err(TreeError::Torn);
-                }
-                cyclic = left;
-            }
-            applied.at_end = true;
-            let mut later = std::mem::take(&mut applied.later);
-            // Deepest first: what is kept below is what keeps the folder above.
-            let mut depths = Vec::new();
-            for (row, parent) in &later {
-                depths.push((row.parent, depth(c, *parent)?));
-            }
-            later.sort_by_key(|(row, _)| {
-                Reverse(depths.iter().find(|d| d.0 == row.parent).map_or(0, |d| d.1))
-            });
-            for (row, _) in &later {
-                self.apply_dirent(c, ns, row, &deleted, &mut applied)?;
-            }
-            for row in page.nodes.iter().filter(|r| is_deleted(r, page.cursor)) {
-                self.drop_deleted(c, row, &mut applied)?;
-            }
-            c.put_namespace(&NamespaceRow { cursor: page.cursor, role: page.role, ..space })?;
+            self.apply_rows(c, ns, page, &mut applied)?;
+            let space = NamespaceRow { cursor: page.cursor, role: page.role, ..space };
+            c.move_cursor(&space, page.epoch)?;
             if !page.more {
                 self.end_fill(c, ns)?;
             }
@@ -137,11 +96,65 @@ impl Tree {
         Ok(applied)
     }
 
+    /// Applies the rows of a page.
+    pub(super) fn apply_rows(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        page: &ChangesReply,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for row in &page.nodes {
+            let here = if self.is_filling() { c.node_by_id(&row.node)? } else { None };
+            // What is newer here a later page tells as it is.
+            if here.is_none_or(|n| !self.filling.is_old_node(ns, row, n.version)) {
+                self.apply_node(c, ns, row, applied)?;
+            }
+        }
+        let is_news = |row: &&DirentRow| !self.filling.is_old_place(ns, row);
+        let mut dirents: Vec<&DirentRow> = page.dirents.iter().filter(is_news).collect();
+        // Within one commit removals come first: a moved folder has one place at a time.
+        dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
+        let deleted: HashSet<NodeId> =
+            page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).map(|r| r.node).collect();
+        for row in dirents {
+            self.apply_dirent(c, ns, row, &deleted, applied)?;
+        }
+        let mut cyclic = std::mem::take(&mut applied.cyclic);
+        while !cyclic.is_empty() {
+            for row in &cyclic {
+                self.apply_dirent(c, ns, row, &deleted, applied)?;
+            }
+            let left = std::mem::take(&mut applied.cyclic);
+            if left.len() == cyclic.len() {
+                return Err(TreeError::Torn);
+            }
+            cyclic = left;
+        }
+        applied.at_end = true;
+        let mut later = std::mem::take(&mut applied.later);
+        // Deepest first: what is kept below is what keeps the folder above.
+        let mut depths = Vec::new();
+        for (row, parent) in &later {
+            depths.push((row.parent, depth(c, *parent)?));
+        }
+        later.sort_by_key(|(row, _)| {
+            Reverse(depths.iter().find(|d| d.0 == row.parent).map_or(0, |d| d.1))
+        });
+        for (row, _) in &later {
+            self.apply_dirent(c, ns, row, &deleted, applied)?;
+        }
+        for row in page.nodes.iter().filter(|r| is_deleted(r, page.cursor)) {
+            self.drop_deleted(c, row, applied)?;
+        }
+        Ok(())
+    }
+
     /// Whether two contents are the same shows when both are blocks: turns what was written here
     /// into blocks where this page brings a content of the same length for the same file, or a
     /// file for the same name. What cannot be turned (a block next to a change is not here) counts
     /// as another content.
-    fn freeze_contested(&self, page: &ChangesReply) -> Result<(), TreeError> {
+    pub(super) fn freeze_contested(&self, page: &ChangesReply) -> Result<(), TreeError> {
         let nids = self.db.peek(|c| contested(c, page))?;
         for nid in nids {
             let frozen = self.spool.content(nid).and_then(|content| self.spool.freeze(&[content]));
@@ -211,7 +224,7 @@ impl Tree {
         c.insert_node(&node)?;
         let space = NamespaceRow { ns, root: nid, cursor: 0, role: page.role };
         c.put_namespace(&space)?;
-        self.begin_fill(c, ns)?;
+        self.begin_fill(c, ns, page.head)?;
         // Until now the mount node stood for it, under another number.
         if let Some(mount) = c.mount_of(ns)? {
             for (parent, name) in c.places(mount)? {

@@ -164,6 +164,10 @@ impl Tree {
         let ns = folder.ns;
         let mut applied = self.db.write(|c| {
             let mut applied = Applied::default();
+            if self.relist_in(c, ns)?.is_some() {
+                // The list that is being taken has all of it.
+                return Ok(applied);
+            }
             let Some(cursor) = c.namespace(ns)?.map(|s| s.cursor) else { return Ok(applied) };
             let news = |row: &&DirentRow| row.seq > cursor && !self.filling.is_old_place(ns, row);
             let dirents: Vec<&DirentRow> = page.dirents.iter().filter(news).collect();
@@ -226,10 +230,21 @@ impl Tree {
         self.filling.note_known(ns, nodes.into_iter(), places.into_iter());
     }
 
-    /// Notes, with the first page of a namespace, that it is filling.
-    pub(super) fn begin_fill(&self, c: &Conn<'_>, ns: NamespaceId) -> Result<(), DbError> {
+    /// Notes, with the first page of a namespace that stands at `head`, that it is filling.
+    pub(super) fn begin_fill(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        head: Seq,
+    ) -> Result<(), DbError> {
         self.filling.begin(ns);
-        c.set_meta(&key(ns), b"")
+        c.set_meta(&key(ns), &head.to_le_bytes())
+    }
+
+    /// Where the server stood when the fill of a namespace began; 0 when it is not filling.
+    pub(super) fn fill_began(&self, c: &Conn<'_>, ns: NamespaceId) -> Result<Seq, DbError> {
+        let head = c.meta(&key(ns))?.and_then(|v| v.try_into().ok());
+        Ok(head.map_or(0, Seq::from_le_bytes))
     }
 
     /// Notes, with a last page, that a namespace is all here.

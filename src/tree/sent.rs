@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
-use drivefs_core::id::Seq;
 use drivefs_core::id::VersionNo;
 use drivefs_core::node::Attrs;
 use drivefs_core::node::Xattrs;
 use drivefs_core::wire::Change;
 use drivefs_core::wire::Place;
+use drivefs_core::wire::Point;
 
 use super::Tree;
 use super::TreeError;
@@ -49,14 +49,15 @@ impl Tree {
         })
     }
 
-    /// Takes the server's word on ops that are done under `seq`; one transaction. When nothing
+    /// Takes the server's word on ops that are done at a point of its history; one transaction. When nothing
     /// else was committed before them, they need not be pulled: the cursor moves past them.
-    pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], seq: Seq) -> Result<(), TreeError> {
+    pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], at: Point) -> Result<(), TreeError> {
         // Before the intents go: from then on nothing else holds back what is older.
-        self.note_committed(ns, ops, seq);
+        self.note_committed(ns, ops, at.seq);
         self.db.write(|c| {
-            if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == seq) {
-                c.put_namespace(&NamespaceRow { cursor: seq, ..space })?;
+            c.note_point(ns, at)?;
+            if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == at.seq) {
+                c.move_cursor(&NamespaceRow { cursor: at.seq, ..space }, at.epoch)?;
             }
             let mut rest = Vec::new();
             for op in ops {

@@ -198,7 +198,14 @@ fn a_page_that_is_older_than_a_listing_does_not_make_a_conflict_of_an_edit() {
     let ns = bob.fs().tree().node(ROOT).expect("it works").ns;
     // The next page is on its way while the file changes...
     let cursor = bob.fs().tree().cursor(ns).expect("it works").expect("it works");
-    let request = drivefs_core::wire::ChangesRequest { ns, cursor, limit: CHANGES_ROWS_MAX };
+    let request = drivefs_core::wire::ChangesRequest {
+        ns,
+        cursor,
+        limit: CHANGES_ROWS_MAX,
+        trail: Vec::new(),
+        tombstones: false,
+        began: 0,
+    };
     let old = bob.wait_for(bob.remote().changes(&request)).expect("it works");
     alice.write("late/a", b"edited by alice");
     alice.sync();

@@ -11,6 +11,7 @@ mod network;
 mod past;
 mod power;
 mod random;
+mod reset;
 mod stories;
 mod story;
 mod tidy;

@@ -32,7 +32,7 @@ fn some_path(device: &Device<'_>, rng: &mut SmallRng) -> String {
     format!("{folder}{}", NAMES[rng.random_range(0..NAMES.len())])
 }
 
-fn step(device: &Device<'_>, rng: &mut SmallRng, count: usize) -> String {
+pub fn step(device: &Device<'_>, rng: &mut SmallRng, count: usize) -> String {
     let path = some_path(device, rng);
     let names = device.names();
     let is_folder = names.contains(&format!("{path}/"));

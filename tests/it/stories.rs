@@ -528,3 +528,20 @@ fn a_copy_needs_neither_the_bytes_nor_the_server() {
     all_sync(&[&bob, &alice]);
     assert!(alice.read("near") == bytes);
 }
+
+#[test]
+fn a_folder_takes_the_name_of_a_removed_file() {
+    let world = World::new();
+    let (mut alice, bob) = (world.device("alice"), world.device("bob"));
+    alice.write("b", b"a file");
+    alice.mkdir("d");
+    alice.write("d/x", b"below");
+    all_sync(&[&alice, &bob]);
+    alice.go_offline();
+    alice.remove("b");
+    alice.rename("d", "b");
+    alice.go_online();
+    all_sync(&[&alice, &bob]);
+    let files = same_files(&[&alice, &bob]);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["b/", "b/x"]);
+}

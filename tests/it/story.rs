@@ -4,8 +4,13 @@
 //! in this process, on loopback. `restart` drops a device without warning and opens it again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -39,6 +44,7 @@ use drivefs_core::node::NodeKind;
 use drivefs_core::wire::LoginRequest;
 use drivefs_server::app::Server;
 use drivefs_server::config::Config;
+use drivefs_server::metadata::Store;
 
 use crate::network::Network;
 use crate::network::Weather;
@@ -52,7 +58,7 @@ pub const ME: Caller = Caller { uid: 1000, gid: 1000 };
 pub struct World {
     pub runtime: tokio::runtime::Runtime,
     folder: tempfile::TempDir,
-    server: Option<Server>,
+    server: Mutex<Option<Server>>,
     url: String,
 }
 
@@ -89,22 +95,64 @@ impl World {
             .build()
             .expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
-        let mut world = Self { runtime, folder, server: None, url: String::new() };
-        world.start_server();
-        let server = world.server.as_ref().expect("started");
+        let mut world = Self { runtime, folder, server: Mutex::default(), url: String::new() };
+        world.url = format!("http://{}", world.start_server(([127, 0, 0, 1], 0).into()));
+        let store = world.store();
         world.runtime.block_on(async {
-            drivefs_server::drive::users::add(server.store(), EMAIL, PASSWORD, 1 << 40)
+            drivefs_server::drive::users::add(&store, EMAIL, PASSWORD, 1 << 40)
                 .await
                 .expect("an account");
         });
         world
     }
 
-    fn start_server(&mut self) {
-        let config = Config::local(&self.folder.path().join("server"));
+    fn server_folder(&self) -> PathBuf {
+        self.folder.path().join("server")
+    }
+
+    fn start_server(&self, listen: SocketAddr) -> SocketAddr {
+        let config = Config { listen, ..Config::local(&self.server_folder()) };
         let server = self.runtime.block_on(Server::start(config)).expect("the server starts");
-        self.url = format!("http://{}", server.addr());
-        self.server = Some(server);
+        let addr = server.addr();
+        *self.server() = Some(server);
+        addr
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Server>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server's database.
+    pub fn store(&self) -> Store {
+        self.server().as_ref().expect("started").store().clone()
+    }
+
+    /// Does something to the server's data while it is down, and starts it where it was.
+    pub fn while_down(&self, work: impl FnOnce(&Path)) {
+        let server = self.server().take().expect("started");
+        let listen = server.addr();
+        self.runtime.block_on(server.stop()).expect("the server stops");
+        // The last task that was cut off closes the database, which empties its log.
+        let log = self.server_folder().join("metadata.db-wal");
+        let until = Instant::now() + WAIT;
+        while log.exists() {
+            assert!(Instant::now() < until, "the server's database stays open");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        work(&self.server_folder());
+        self.start_server(listen);
+    }
+
+    /// Copies the server's data, as an operator does.
+    pub fn back_up(&self) {
+        let copy = self.folder.path().join("backup");
+        self.while_down(|data| copy_folder(data, &copy));
+    }
+
+    /// Puts the copy back in place of the data.
+    pub fn restore(&self) {
+        let copy = self.folder.path().join("backup");
+        self.while_down(|data| copy_folder(&copy, data));
     }
 
     pub fn device(&self, name: &str) -> Device<'_> {
@@ -149,9 +197,27 @@ impl World {
     }
 }
 
+/// Makes `to` a copy of `from`.
+fn copy_folder(from: &Path, to: &Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).expect("the old one goes");
+    }
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
+        let server = self.server().take();
+        if let Some(server) = server {
             self.runtime.block_on(server.stop()).expect("the server stops");
         }
     }

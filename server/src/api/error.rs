@@ -72,7 +72,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::QuotaExceeded | ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::MissingBlocks => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::CursorExpired => StatusCode::GONE,
+        ErrorCode::CursorExpired | ErrorCode::CursorLost => StatusCode::GONE,
         ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,

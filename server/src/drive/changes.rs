@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use drivefs_core::limits::CHANGES_ROWS_MAX;
 use drivefs_core::limits::HASHES_MAX;
+use drivefs_core::limits::TRAIL_MAX;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::ChangesReply;
 use drivefs_core::wire::ChangesRequest;
@@ -11,14 +12,19 @@ use drivefs_core::wire::ListReply;
 use drivefs_core::wire::ListRequest;
 use drivefs_core::wire::MissingReply;
 use drivefs_core::wire::MissingRequest;
+use drivefs_core::wire::Point;
 
 use super::Drive;
 use super::DriveError;
 use super::member_of;
 use crate::auth::Asker;
+use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::changes;
+use crate::metadata::changes::Wanted;
 use crate::metadata::entries;
+use crate::metadata::epochs;
+use crate::metadata::namespaces::Namespace;
 use crate::metadata::nodes;
 
 impl Drive {
@@ -28,15 +34,25 @@ impl Drive {
         request: ChangesRequest,
     ) -> Result<ChangesReply, DriveError> {
         let limit = request.limit.clamp(1, CHANGES_ROWS_MAX);
+        if request.trail.len() > TRAIL_MAX {
+            return Err(DriveError::BadRequest(format!("a trail has at most {TRAIL_MAX} points")));
+        }
         self.store
             .read(move |sql| {
                 let membership = member_of(sql, request.ns, asker.user)?;
                 let namespace = membership.namespace;
                 let cursor = request.cursor;
-                if cursor > namespace.seq || (cursor != 0 && cursor < namespace.pruned_seq) {
+                check_point(sql, &namespace, &Point { epoch: 0, seq: cursor })?;
+                if let Some(known) = request.trail.last().filter(|_| cursor != 0) {
+                    check_point(sql, &namespace, known)?;
+                }
+                if cursor != 0 && cursor.max(request.began) < namespace.pruned_seq {
                     return Err(DriveError::CursorExpired);
                 }
-                let page = changes::page(sql, request.ns, cursor, namespace.seq, limit)?;
+                let wanted = Wanted { cursor, limit, tombstones: request.tombstones };
+                let page = changes::page(sql, request.ns, namespace.seq, &wanted)?;
+                let epoch = epochs::at(sql, request.ns, page.end)?;
+                let common = epochs::common(sql, request.ns, namespace.seq, &request.trail)?;
                 Ok(ChangesReply {
                     nodes: page.nodes,
                     dirents: page.dirents,
@@ -44,6 +60,9 @@ impl Drive {
                     more: page.end < namespace.seq,
                     root: namespace.root,
                     role: membership.role,
+                    epoch,
+                    head: namespace.seq,
+                    common,
                 })
             })
             .await
@@ -87,6 +106,18 @@ impl Drive {
             })
             .await
     }
+}
+
+/// Fails when a point is not part of the namespace's history.
+pub(super) fn check_point(
+    sql: &mut dyn Sql,
+    namespace: &Namespace,
+    point: &Point,
+) -> Result<(), DriveError> {
+    if epochs::holds(sql, namespace.ns, namespace.seq, point)? {
+        return Ok(());
+    }
+    Err(DriveError::CursorLost)
 }
 
 /// Holds the limit on hashes in one request.

@@ -35,6 +35,8 @@ pub enum DriveError {
     MissingBlocks(Vec<BlockHash>),
     #[error("the cursor is not one that this server can go on from")]
     CursorExpired,
+    #[error("the cursor is of changes that this server does not have: its data was restored")]
+    CursorLost,
     #[error(transparent)]
     Blocks(#[from] BlocksError),
     #[error(transparent)]
@@ -56,6 +58,7 @@ impl DriveError {
             Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::MissingBlocks(_) => ErrorCode::MissingBlocks,
             Self::CursorExpired => ErrorCode::CursorExpired,
+            Self::CursorLost => ErrorCode::CursorLost,
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => ErrorCode::StorageFull,
             Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
             Self::Blocks(_) | Self::Db(_) | Self::Internal(_) => ErrorCode::Internal,
@@ -71,6 +74,7 @@ impl DriveError {
             Self::ReadOnly => "ask the owner for the role editor",
             Self::MissingBlocks(_) => "upload them with /sync/v1/packs first",
             Self::CursorExpired => "start again from cursor 0",
+            Self::CursorLost => "start again from cursor 0, and send what is lost here again",
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => {
                 "the server's operator has to free or add disk space; nothing was stored, try again \
                  later"

@@ -22,6 +22,7 @@ pub use error::DriveError;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::UserId;
 use drivefs_core::wire::Role;
@@ -51,6 +52,8 @@ pub struct Drive {
     pub limits: Limits,
     /// Identity of the server's data.
     pub server_id: String,
+    /// Names this run of the server.
+    pub epoch: Epoch,
     pub limiter: Arc<Limiter>,
     pub work: Work,
 }

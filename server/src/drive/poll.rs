@@ -5,6 +5,7 @@ use std::time::Duration;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::limits::POLL_NAMESPACES_MAX;
 use drivefs_core::limits::POLL_SECS_MAX;
+use drivefs_core::wire::Point;
 use drivefs_core::wire::PollCursor;
 use drivefs_core::wire::PollReply;
 use drivefs_core::wire::PollRequest;
@@ -15,6 +16,7 @@ use super::Drive;
 use super::DriveError;
 use super::member_of;
 use crate::auth::Asker;
+use crate::metadata::epochs;
 
 impl Drive {
     pub async fn poll(&self, asker: Asker, request: PollRequest) -> Result<PollReply, DriveError> {
@@ -48,9 +50,11 @@ impl Drive {
             .read(move |sql| {
                 let mut changed = Vec::new();
                 for cursor in cursors {
-                    // Also a cursor of the future, which the server never gave out: `changes`
-                    // tells the client to start again.
-                    if member_of(sql, cursor.ns, user)?.namespace.seq != cursor.seq {
+                    // Also a cursor that is not of this history: `changes` tells the client to
+                    // start again.
+                    let head = member_of(sql, cursor.ns, user)?.namespace.seq;
+                    let point = Point { epoch: cursor.epoch, seq: cursor.seq };
+                    if head != cursor.seq || !epochs::holds(sql, cursor.ns, head, &point)? {
                         changed.push(cursor.ns);
                     }
                 }

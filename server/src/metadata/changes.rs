@@ -25,17 +25,29 @@ pub struct Page {
     pub end: Seq,
 }
 
-/// The page behind `cursor` of about `limit` rows, in a namespace that stands at `seq`.
+/// What a page shall have.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// What changed behind this.
+    pub cursor: Seq,
+    /// Rows, about.
+    pub limit: u32,
+    /// Removed rows in a list that begins at the start, too: who starts from nothing needs none.
+    pub tombstones: bool,
+}
+
+/// A page of a namespace that stands at `seq`.
 pub fn page(
     sql: &mut dyn Sql,
     ns: NamespaceId,
-    cursor: Seq,
     seq: Seq,
-    limit: u32,
+    wanted: &Wanted,
 ) -> Result<Page, DbError> {
+    let Wanted { cursor, limit, tombstones } = *wanted;
     let end = page_end(sql, ns, cursor, seq, limit)?;
-    let mut nodes = nodes_between(sql, ns, cursor, end)?;
-    let dirents = dirents_between(sql, ns, cursor, end)?;
+    let removed = cursor != 0 || tombstones;
+    let mut nodes = nodes_between(sql, ns, cursor, end, removed)?;
+    let dirents = dirents_between(sql, ns, cursor, end, removed)?;
     let mut known: HashSet<NodeId> = nodes.iter().map(|n| n.node).collect();
     for id in dirents.iter().flat_map(|d| [Some(d.parent), d.child]).flatten() {
         if known.insert(id)
@@ -81,9 +93,9 @@ fn nodes_between(
     ns: NamespaceId,
     cursor: Seq,
     end: Seq,
+    removed: bool,
 ) -> Result<Vec<NodeRow>, DbError> {
-    // Who starts from nothing needs no tombstones.
-    let live = if cursor == 0 { "AND n.deleted_ns IS NULL" } else { "" };
+    let live = if removed { "" } else { "AND n.deleted_ns IS NULL" };
     let statement = format!(
         "SELECT {} FROM {} WHERE n.ns = ?1 AND n.changed_seq > ?2 AND n.changed_seq <= ?3 {live}
          ORDER BY n.changed_seq",
@@ -98,8 +110,9 @@ fn dirents_between(
     ns: NamespaceId,
     cursor: Seq,
     end: Seq,
+    removed: bool,
 ) -> Result<Vec<DirentRow>, DbError> {
-    let live = if cursor == 0 { "AND child IS NOT NULL" } else { "" };
+    let live = if removed { "" } else { "AND child IS NOT NULL" };
     let statement = format!(
         "SELECT parent, name, child, changed_seq FROM dirent
          WHERE ns = ?1 AND changed_seq > ?2 AND changed_seq <= ?3 {live} ORDER BY changed_seq"

@@ -1,5 +1,6 @@
 //! Namespaces and who may do what in them.
 
+use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::id::Seq;
@@ -8,6 +9,7 @@ use drivefs_core::wire::Role;
 
 use super::DbError;
 use super::Sql;
+use super::epochs;
 use super::value::Row;
 use super::value::params;
 
@@ -79,7 +81,9 @@ pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbE
     row.as_ref().map(namespace_of).transpose()
 }
 
-pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq) -> Result<(), DbError> {
+/// Moves the namespace on to `seq`, a commit of `epoch`.
+pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq, epoch: Epoch) -> Result<(), DbError> {
+    epochs::note(sql, ns, seq, epoch)?;
     sql.exec("UPDATE namespace SET seq = ?2 WHERE ns = ?1", params![ns, seq])?;
     Ok(())
 }

@@ -12,7 +12,7 @@ pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -136,6 +136,15 @@ CREATE INDEX node_last_place ON node (ns, last_parent, last_name) WHERE deleted_
 CREATE TABLE kept_version (
     ns BIGINT NOT NULL, node BLOB NOT NULL, version BIGINT NOT NULL, device TEXT NOT NULL,
     kept_ns BIGINT NOT NULL, PRIMARY KEY (ns, node, version)
+);
+";
+
+/// Version 3: which run of the server made which commits.
+const EPOCHS: &str = "
+CREATE TABLE epoch (
+    -- The epoch's commits begin after this seq, and end where the next row's begin.
+    ns BIGINT NOT NULL, began_seq BIGINT NOT NULL, epoch BIGINT NOT NULL,
+    PRIMARY KEY (ns, began_seq)
 );
 ";
 

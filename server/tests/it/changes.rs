@@ -2,8 +2,18 @@
 
 use std::time::Instant;
 
+use drivefs_core::id::OpKey;
 use drivefs_core::wire::Change;
+use drivefs_core::wire::ChangesReply;
+use drivefs_core::wire::ChangesRequest;
+use drivefs_core::wire::CommitReply;
+use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::Op;
+use drivefs_core::wire::Point;
+use drivefs_core::wire::PollCursor;
+use drivefs_core::wire::PollReply;
+use drivefs_core::wire::PollRequest;
 use drivefs_server::metadata::DbError;
 
 use crate::world::World;
@@ -62,7 +72,7 @@ async fn cursors_that_the_server_cannot_go_on_from_are_expired() {
         alice.dir(alice.root, &i.to_string()).await;
     }
     let e = alice.changes(100, 10).await.expect_err("from the future");
-    assert_eq!((e.status, e.code), (410, ErrorCode::CursorExpired));
+    assert_eq!((e.status, e.code), (410, ErrorCode::CursorLost));
     world
         .server
         .store()
@@ -73,6 +83,19 @@ async fn cursors_that_the_server_cannot_go_on_from_are_expired() {
         .await
         .unwrap();
     assert_eq!(alice.changes(3, 10).await.expect_err("pruned").code, ErrorCode::CursorExpired);
+    // But for a list that began since: it has met nothing that was removed before.
+    let ask = |began| ChangesRequest {
+        ns: alice.ns,
+        cursor: 3,
+        limit: 10,
+        trail: Vec::new(),
+        tombstones: false,
+        began,
+    };
+    let listed: ChangesReply = alice.post("/sync/v1/changes", &ask(4)).await.unwrap();
+    assert_eq!(listed.head, 6);
+    let old = alice.post::<ChangesReply>("/sync/v1/changes", &ask(3)).await;
+    assert_eq!(old.expect_err("pruned").code, ErrorCode::CursorExpired);
     assert!(alice.changes(4, 10).await.is_ok());
     assert!(alice.changes(0, 10).await.is_ok());
 }
@@ -110,6 +133,56 @@ async fn catching_up_costs_the_files_that_changed_however_often_they_did() {
     let (often_rows, often_bytes) = catch_up(25).await;
     assert_eq!(once_rows, often_rows);
     assert!(often_bytes <= once_bytes + once_bytes / 10, "{often_bytes} bytes, not {once_bytes}");
+}
+
+#[tokio::test]
+async fn who_has_seen_another_history_is_told_and_changes_nothing() {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    alice.dir(alice.root, "one").await;
+    let now = alice.changes(0, 10).await.unwrap();
+    assert_ne!(now.epoch, 0);
+    let ask = |epoch, cursor, tombstones| ChangesRequest {
+        ns: alice.ns,
+        cursor,
+        limit: 10,
+        trail: vec![Point { epoch, seq: cursor }],
+        tombstones,
+        began: 0,
+    };
+    let good: ChangesReply =
+        alice.post("/sync/v1/changes", &ask(now.epoch, now.cursor, false)).await.unwrap();
+    assert_eq!((good.epoch, good.common), (now.epoch, now.cursor));
+    let other = alice.post::<ChangesReply>("/sync/v1/changes", &ask(5, now.cursor, false)).await;
+    assert_eq!(other.expect_err("another history").code, ErrorCode::CursorLost);
+    let commit = |epoch| CommitRequest {
+        ns: alice.ns,
+        at: Some(Point { epoch, seq: now.cursor }),
+        ops: vec![Op {
+            key: OpKey::from_parts(9, [epoch as u8; 10]),
+            change: mkdir(node_id(), alice.place("two")),
+        }],
+    };
+    let refused = alice.post::<CommitReply>("/sync/v1/commit", &commit(5)).await;
+    assert_eq!(refused.expect_err("another history").code, ErrorCode::CursorLost);
+    assert_eq!(alice.changes(0, 10).await.unwrap().cursor, now.cursor);
+    let done: CommitReply = alice.post("/sync/v1/commit", &commit(now.epoch)).await.unwrap();
+    assert_eq!((done.seq, done.epoch), (now.cursor + 1, now.epoch));
+    // A poll that names another history is answered at once, however the numbers are.
+    let poll = |epoch| PollRequest {
+        cursors: vec![PollCursor { ns: alice.ns, seq: done.seq, epoch }],
+        timeout_secs: 1,
+    };
+    let told: PollReply = alice.post("/sync/v1/poll", &poll(5)).await.unwrap();
+    assert_eq!(told.changed, [alice.ns]);
+    let told: PollReply = alice.post("/sync/v1/poll", &poll(now.epoch)).await.unwrap();
+    assert!(told.changed.is_empty());
+    // A list from the start has what was removed, if that is asked for.
+    let gone = alice.file("f", b"x").await;
+    alice.one(Change::Unlink { node: gone, place: alice.place("f") }).await;
+    let all: ChangesReply = alice.post("/sync/v1/changes", &ask(0, 0, true)).await.unwrap();
+    assert!(all.nodes.iter().any(|n| n.node == gone && n.deleted));
+    assert!(all.dirents.iter().any(|d| d.child.is_none()));
 }
 
 /// Run with `--ignored --nocapture`: the figures of the server's latency.

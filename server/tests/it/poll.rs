@@ -15,7 +15,7 @@ use crate::world::World;
 use crate::world::name;
 
 async fn poll(person: &Person, seq: u64, timeout_secs: u64) -> (PollReply, Duration) {
-    let cursors = vec![PollCursor { ns: person.ns, seq }];
+    let cursors = vec![PollCursor { ns: person.ns, seq, epoch: 0 }];
     let started = Instant::now();
     let reply = person.post("/sync/v1/poll", &PollRequest { cursors, timeout_secs }).await;
     (reply.unwrap(), started.elapsed())

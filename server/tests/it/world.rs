@@ -149,7 +149,14 @@ impl Person {
     }
 
     pub async fn changes(&self, cursor: u64, limit: u32) -> Result<ChangesReply, Refused> {
-        let request = ChangesRequest { ns: self.ns, cursor, limit };
+        let request = ChangesRequest {
+            ns: self.ns,
+            cursor,
+            limit,
+            trail: Vec::new(),
+            tombstones: false,
+            began: 0,
+        };
         self.post("/sync/v1/changes", &request).await
     }
 
@@ -159,7 +166,7 @@ impl Person {
     }
 
     pub async fn commit_ops(&self, ops: Vec<Op>) -> Result<CommitReply, Refused> {
-        self.post("/sync/v1/commit", &CommitRequest { ns: self.ns, ops }).await
+        self.post("/sync/v1/commit", &CommitRequest { ns: self.ns, at: None, ops }).await
     }
 
     /// Commits one change and answers what became of it.

@@ -14,6 +14,7 @@ mod remove;
 mod restore;
 mod work;
 
+use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::limits::COMMIT_OPS_MAX;
@@ -27,12 +28,14 @@ use drivefs_core::wire::Place;
 
 use super::Drive;
 use super::DriveError;
+use super::changes::check_point;
 use super::writer_of;
 use crate::auth::Asker;
 use crate::clock;
 use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::accounts;
+use crate::metadata::epochs;
 use crate::metadata::mounts;
 use crate::metadata::namespaces;
 use crate::metadata::namespaces::Namespace;
@@ -57,11 +60,11 @@ impl Drive {
         let drive = self.clone();
         // In a task of its own: what was begun is committed and hinted, also when the client is gone.
         let task = tokio::spawn(async move {
-            let file_max = drive.limits.file_max_bytes;
+            let rules = Rules { file_max: drive.limits.file_max_bytes, epoch: drive.epoch };
             let (ns, op_count) = (request.ns, request.ops.len() as u64);
             let (reply, changed) = drive
                 .store
-                .write(move |sql| apply(sql, &asker, &request, &prepared, file_max))
+                .write(move |sql| apply(sql, &asker, &request, &prepared, &rules))
                 .await?;
             if changed {
                 drive.hub.hint(ns);
@@ -74,17 +77,27 @@ impl Drive {
     }
 }
 
+/// What this run of the server adds to a commit.
+struct Rules {
+    /// Largest file (bytes).
+    file_max: u64,
+    epoch: Epoch,
+}
+
 /// Applies all ops under one seq; true when something changed.
 fn apply(
     sql: &mut dyn Sql,
     asker: &Asker,
     request: &CommitRequest,
     prepared: &[Prepared],
-    file_max: u64,
+    rules: &Rules,
 ) -> Result<(CommitReply, bool), DriveError> {
     let ns = request.ns;
     let namespace = namespaces::lock(sql, ns)?.ok_or(DriveError::NoNamespace)?;
     writer_of(sql, ns, asker.user)?;
+    if let Some(at) = &request.at {
+        check_point(sql, &namespace, at)?;
+    }
     let owner = accounts::by_id(sql, namespace.owner)?.ok_or(DriveError::NoNamespace)?;
     let now = clock::now_secs();
     let mut work = Work {
@@ -95,7 +108,7 @@ fn apply(
         seq: namespace.seq + 1,
         device: &asker.device_name,
         now: clock::now_ns(),
-        file_max,
+        file_max: rules.file_max,
         quota: owner.quota_bytes,
         used: i64::try_from(owner.used_bytes).unwrap_or(i64::MAX),
         sql,
@@ -117,13 +130,14 @@ fn apply(
     let seq = if changed { work.seq } else { namespace.seq };
     let sql = work.sql;
     if changed {
-        namespaces::set_seq(sql, ns, seq)?;
+        namespaces::set_seq(sql, ns, seq, rules.epoch)?;
     }
+    let epoch = epochs::at(sql, ns, seq)?;
     if used_delta != 0 {
         accounts::add_used(sql, namespace.owner, used_delta)?;
     }
     ops::prune(sql, now)?;
-    Ok((CommitReply { seq, results }, changed))
+    Ok((CommitReply { seq, epoch, results }, changed))
 }
 
 fn first_answer(sql: &mut dyn Sql, ns: NamespaceId, op: &Op) -> Result<Option<OpResult>, DbError> {
@@ -221,6 +235,7 @@ pub(super) fn mount_in_root(
     };
     create::mount(&mut work, node, place, target, attrs)?;
     mounts::insert(work.sql, at.ns, node, target)?;
-    namespaces::set_seq(work.sql, at.ns, seq)?;
+    // Maybe beside a running server: an epoch of its own.
+    namespaces::set_seq(work.sql, at.ns, seq, epochs::fresh())?;
     Ok(())
 }
