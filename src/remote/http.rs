@@ -183,6 +183,11 @@ impl Remote {
         self.post(&self.patient, "/sync/v1/past", r).await
     }
 
+    /// What happened in a namespace.
+    pub async fn events(&self, r: &wire::EventsRequest) -> Result<wire::EventsReply, RemoteError> {
+        self.post(&self.patient, "/sync/v1/events", r).await
+    }
+
     pub async fn trash(&self, r: &wire::TrashRequest) -> Result<wire::TrashReply, RemoteError> {
         self.post(&self.patient, "/sync/v1/trash", r).await
     }

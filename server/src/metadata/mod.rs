@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod blocks;
 pub mod changes;
 pub mod entries;
+pub mod events;
 pub mod kept;
 pub mod mounts;
 pub mod namespaces;

@@ -7,11 +7,13 @@
 mod attrs;
 mod check;
 mod create;
+mod mass;
 mod prepare;
 mod put;
 mod relocate;
 mod remove;
 mod restore;
+mod tell;
 mod work;
 
 use drivefs_core::id::NamespaceId;
@@ -38,8 +40,12 @@ use crate::metadata::namespaces;
 use crate::metadata::namespaces::Namespace;
 use crate::metadata::ops;
 use prepare::Prepared;
+use tell::Tale;
 pub(super) use work::Refusal;
 use work::Work;
+
+/// Name of the device in what the server does by itself.
+const SERVER: &str = "server";
 
 impl Drive {
     pub async fn commit(
@@ -98,8 +104,10 @@ fn apply(
         file_max,
         quota: owner.quota_bytes,
         used: i64::try_from(owner.used_bytes).unwrap_or(i64::MAX),
+        tale: Tale::default(),
         sql,
     };
+    let at = work.now;
     let used_before = work.used;
     let mut changed = false;
     let mut results = Vec::with_capacity(request.ops.len());
@@ -115,8 +123,9 @@ fn apply(
     }
     let used_delta = work.used - used_before;
     let seq = if changed { work.seq } else { namespace.seq };
-    let sql = work.sql;
+    let Work { sql, tale, .. } = work;
     if changed {
+        tell::record(sql, (ns, seq), (asker.user, &asker.device_name), at, tale)?;
         namespaces::set_seq(sql, ns, seq)?;
     }
     if used_delta != 0 {
@@ -138,7 +147,7 @@ fn apply_one(
     now: i64,
 ) -> Result<OpResult, DbError> {
     work.sql.exec("SAVEPOINT op", &[])?;
-    let used = work.used;
+    let (used, point) = (work.used, work.tale.point());
     let result = match dispatch(work, &op.change, prepared) {
         Ok(version) => {
             let done = OpResult::Done { seq: work.seq, version };
@@ -149,6 +158,7 @@ fn apply_one(
         Err(refusal) => {
             work.sql.exec("ROLLBACK TO op", &[])?;
             work.used = used;
+            work.tale.back_to(point);
             match refusal {
                 Refusal::Conflict(message) => OpResult::Conflict { message },
                 Refusal::Rejected(code, message) => OpResult::Rejected { code, message },
@@ -193,6 +203,9 @@ fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result
             attrs::setxattr(work, *node, name, value.as_ref())
         }
         Change::Restore { node, place } => restore::restore(work, *node, place),
+        Change::Revert { node, base_version, version } => {
+            put::revert(work, *node, *base_version, *version)
+        }
     }
 }
 
@@ -212,15 +225,19 @@ pub(super) fn mount_in_root(
         root: at.root,
         emptied: at.emptied_seq,
         seq,
-        device: "server",
+        device: SERVER,
         now: clock::now_ns(),
         file_max: 0,
         quota: 0,
         used: 0,
+        tale: Tale::default(),
         sql,
     };
+    let at_ns = work.now;
     create::mount(&mut work, node, place, target, attrs)?;
     mounts::insert(work.sql, at.ns, node, target)?;
-    namespaces::set_seq(work.sql, at.ns, seq)?;
+    let Work { sql, tale, .. } = work;
+    namespaces::set_seq(sql, at.ns, seq)?;
+    tell::record(sql, (at.ns, seq), (at.owner, SERVER), at_ns, tale)?;
     Ok(())
 }
