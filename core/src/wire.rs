@@ -250,6 +250,9 @@ pub struct Source {
 pub struct CommitRequest {
     pub ns: NamespaceId,
     pub ops: Vec<Op>,
+    /// It undoes what was done from one device: e-mail, slash, name of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

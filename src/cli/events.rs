@@ -24,6 +24,7 @@ use serde::Serialize;
 use super::drive::Drive;
 use super::drive::joined;
 use super::when;
+use crate::control::Alarm;
 use crate::control::Space;
 use crate::history::HistoryError;
 use crate::remote::RemoteError;
@@ -329,7 +330,20 @@ fn line(commit: &CommitEvents) -> Line {
 }
 
 fn mass_line(commit: &CommitEvents, mass: &MassChange, space: &Space, mount: &str) -> Line {
-    let path = joined(&space.path, &mass.folder);
+    let alarm = alarm(commit, mass, &space.path, mount);
+    Line {
+        kind: "mass_change",
+        path: alarm.path,
+        deleted: Some(alarm.deleted),
+        edited: Some(alarm.edited),
+        command: Some(alarm.command),
+        ..line(commit)
+    }
+}
+
+/// A mass change in a namespace that is mounted at `space`, with the command that takes it back.
+pub fn alarm(commit: &CommitEvents, mass: &MassChange, space: &str, mount: &str) -> Alarm {
+    let path = joined(space, &mass.folder);
     let whole = if path.is_empty() { mount.to_owned() } else { format!("{mount}/{path}") };
     let command = format!(
         "drivefs rewind {} --to {} --device {}",
@@ -337,13 +351,15 @@ fn mass_line(commit: &CommitEvents, mass: &MassChange, space: &Space, mount: &st
         when::exact(mass.since),
         quoted(&commit.device)
     );
-    Line {
-        kind: "mass_change",
+    Alarm {
+        time: when::exact(commit.time),
+        at: commit.time,
+        user: commit.user.clone(),
+        device: commit.device.clone(),
+        deleted: mass.deleted,
+        edited: mass.rewritten,
         path,
-        deleted: Some(mass.deleted),
-        edited: Some(mass.rewritten),
-        command: Some(command),
-        ..line(commit)
+        command,
     }
 }
 

@@ -16,7 +16,7 @@ impl History {
         span: Span,
         limit: u32,
     ) -> Result<EventsReply, HistoryError> {
-        let request = EventsRequest { ns: self.ns, of, span, limit };
+        let request = EventsRequest { ns: self.ns, of, span, limit, notable: false };
         Ok(self.remote.events(&request).await?)
     }
 }

@@ -228,8 +228,17 @@ impl History {
 
     /// Commits changes; one result each.
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<OpResult>, HistoryError> {
+        self.commit_as(changes, None).await
+    }
+
+    /// The same; `rewinds` names the device whose work it undoes.
+    async fn commit_as(
+        &self,
+        changes: Vec<Change>,
+        rewinds: Option<String>,
+    ) -> Result<Vec<OpResult>, HistoryError> {
         let ops = changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
-        let request = CommitRequest { ns: self.ns, ops };
+        let request = CommitRequest { ns: self.ns, ops, rewinds };
         let mut tries = 1;
         loop {
             match self.remote.commit(&request).await {

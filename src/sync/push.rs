@@ -164,7 +164,7 @@ impl Engine {
         self.tree.note_inflight(&changes)?;
         let ops: Vec<Op> =
             changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
-        let request = CommitRequest { ns, ops };
+        let request = CommitRequest { ns, ops, rewinds: None };
         let reply = match self.remote.commit(&request).await {
             Ok(reply) => reply,
             Err(e) => {

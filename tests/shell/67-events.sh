@@ -126,6 +126,9 @@ told=$(events alice | jq -c '[.events[] | select(.kind == "mass_change")]')
 same "a mass change is told, once" "$(jq -c '[.[] | [.device, .path]]' <<<"$told")" '[["bob","photos/old"]]'
 command=$(jq -r '.[0].command' <<<"$told")
 note "$command"
+check "status tells of it" wait_until 30 bash -c "DRIVEFS_HOME='$T/alice.home' drivefs status --json |
+    jq -e '.mass_changes[0] | .device == \"bob\" and .deleted >= 60'"
+same "but not on the device itself" "$(status bob '.mass_changes | length')" 0
 check "that very command" as alice bash -c "$command"
 tree "$A/photos" >"$T/now"
 check "gets everything back" diff "$T/before" "$T/now"

@@ -24,6 +24,9 @@ pub struct EventsRequest {
     pub span: Span,
     /// About so many events; a commit is never split.
     pub limit: u32,
+    /// Only conflict files and mass changes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub notable: bool,
 }
 
 /// Which commits, and in which order.
@@ -75,6 +78,9 @@ pub struct Told {
     /// With this commit a device had deleted or rewritten very much within a short time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mass: Option<MassChange>,
+    /// The commit undoes what was done from this device (e-mail, slash, name).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<String>,
 }
 
 /// A folder that something happened in.
@@ -172,11 +178,20 @@ impl Told {
         Some(Place { parent: folder.node, name: place.name.clone() })
     }
 
+    /// True when somebody should hear of it without asking.
+    pub fn is_notable(&self) -> bool {
+        self.mass.is_some() || self.events.iter().any(|e| e.kind == EventKind::Conflict)
+    }
+
     /// True when the event is about the node, or happened somewhere below it.
     pub fn is_about(&self, event: &Event, node: NodeId) -> bool {
         let below = |p: &EventPlace| self.chain(p.folder).any(|f| f.node == node);
         event.node == node || event.from.iter().chain(&event.to).any(below)
     }
+}
+
+fn is_false(v: &bool) -> bool {
+    !*v
 }
 
 fn is_zero(v: &u64) -> bool {
@@ -216,7 +231,7 @@ mod tests {
             folder(2, Some("a"), Some(0)),
             folder(3, Some("b"), Some(1)),
         ];
-        Told { folders, events: vec![event], mass: None }
+        Told { folders, events: vec![event], mass: None, rewinds: None }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use drivefs_core::id::UserId;
 use drivefs_core::limits::EVENTS_MAX;
 use drivefs_core::wire::CommitEvents;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::EventsReply;
 use drivefs_core::wire::EventsRequest;
 use drivefs_core::wire::Span;
@@ -56,7 +57,7 @@ fn page(
     let mut commits = Vec::new();
     let (mut told, mut rows, mut span) = (0, 0, request.span);
     loop {
-        let chunk = events::page(sql, request.ns, span, CHUNK)?;
+        let chunk = events::page(sql, request.ns, span, request.notable, CHUNK)?;
         let last = chunk.len() < CHUNK as usize;
         for (i, stored) in (1..).zip(&chunk) {
             rows += 1;
@@ -91,7 +92,11 @@ fn commit_of(
             stored.told.events.iter().filter(|e| told.is_about(e, node)).cloned().collect();
         told.events = about;
     }
-    if told.events.is_empty() {
+    if request.notable {
+        told.events.retain(|e| e.kind == EventKind::Conflict);
+    }
+    let mass = request.notable && told.mass.is_some();
+    if told.events.is_empty() && !mass {
         return Ok(None);
     }
     let user = match emails.get(&stored.user) {

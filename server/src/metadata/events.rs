@@ -65,8 +65,8 @@ pub fn insert(sql: &mut dyn Sql, ns: NamespaceId, new: &NewEvents<'_>) -> Result
         codec::encode(&text, LEVEL).map_err(|_| DbError::Decode("event"))?
     };
     sql.exec(
-        "INSERT INTO event (ns, seq, at_ns, user, device, total, codec, length, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO event (ns, seq, at_ns, user, device, total, notable, codec, length, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             ns,
             new.seq,
@@ -74,6 +74,7 @@ pub fn insert(sql: &mut dyn Sql, ns: NamespaceId, new: &NewEvents<'_>) -> Result
             new.user,
             new.device,
             new.total,
+            new.told.is_notable(),
             encoded.codec as u8,
             text.len(),
             &encoded.bytes[..],
@@ -124,6 +125,7 @@ pub fn page(
     sql: &mut dyn Sql,
     ns: NamespaceId,
     span: Span,
+    notable: bool,
     limit: u32,
 ) -> Result<Vec<StoredEvents>, DbError> {
     let (condition, bound) = match span {
@@ -132,9 +134,10 @@ pub fn page(
         Span::Before(seq) => ("seq < ?2 ORDER BY seq DESC", i64::try_from(seq).unwrap_or(i64::MAX)),
         Span::Newest => ("seq < ?2 ORDER BY seq DESC", i64::MAX),
     };
+    let which = if notable { "AND notable = 1" } else { "" };
     let statement = format!(
         "SELECT seq, at_ns, user, device, codec, length, detail FROM event
-         WHERE ns = ?1 AND {condition} LIMIT ?3"
+         WHERE ns = ?1 {which} AND {condition} LIMIT ?3"
     );
     sql.query(&statement, params![ns, bound, limit])?.iter().map(stored_of).collect()
 }

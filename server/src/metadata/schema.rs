@@ -151,10 +151,13 @@ CREATE TABLE event (
     device TEXT NOT NULL,
     -- Events of the namespace up to and with this row.
     total BIGINT NOT NULL,
+    -- It has a conflict file or a mass change.
+    notable INTEGER NOT NULL,
     -- JSON, of this length, encoded.
     codec INTEGER NOT NULL, length BIGINT NOT NULL, detail BLOB NOT NULL, PRIMARY KEY (ns, seq)
 );
 CREATE INDEX event_time ON event (ns, at_ns);
+CREATE INDEX event_notable ON event (ns, seq) WHERE notable = 1;
 -- Of what happened up to this time not everything is on record.
 ALTER TABLE namespace ADD COLUMN events_ns BIGINT NOT NULL DEFAULT 0;
 UPDATE namespace SET events_ns = :now_ns;

@@ -45,7 +45,8 @@ async fn ask(
     span: Span,
     limit: u32,
 ) -> Result<EventsReply, Refused> {
-    who.post("/sync/v1/events", &EventsRequest { ns: who.ns, of, span, limit }).await
+    who.post("/sync/v1/events", &EventsRequest { ns: who.ns, of, span, limit, notable: false })
+        .await
 }
 
 async fn after(who: &Person, seq: u64) -> EventsReply {
@@ -259,6 +260,23 @@ async fn a_device_that_deletes_very_much_is_told_of_once() {
     );
     assert!(told[0].deleted >= 300, "{told:?}");
     assert!(told[0].since < commits[0].time && told[0].since >= commits[0].time - 1);
+}
+
+#[tokio::test]
+async fn who_asks_for_what_is_notable_gets_that_alone() {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    alice.dir(alice.root, "a").await;
+    let content = alice.content(b"x").await;
+    let mut marked = create(node_id(), alice.place("copy"), content);
+    if let Change::Put { xattrs, .. } = &mut marked {
+        xattrs.insert(CONFLICT_XATTR.to_owned(), Blob(b"{}".to_vec()));
+    }
+    alice.commit(vec![mkdir(node_id(), alice.place("b")), marked]).await.unwrap();
+    let request =
+        EventsRequest { ns: alice.ns, of: None, span: Span::After(0), limit: 10, notable: true };
+    let reply: EventsReply = alice.post("/sync/v1/events", &request).await.unwrap();
+    assert_eq!(told(&reply.commits), [line(Conflict, "copy")]);
 }
 
 /// Makes all versions older than the window of mass changes.

@@ -159,7 +159,7 @@ impl Person {
     }
 
     pub async fn commit_ops(&self, ops: Vec<Op>) -> Result<CommitReply, Refused> {
-        self.post("/sync/v1/commit", &CommitRequest { ns: self.ns, ops }).await
+        self.post("/sync/v1/commit", &CommitRequest { ns: self.ns, ops, rewinds: None }).await
     }
 
     /// Commits one change and answers what became of it.

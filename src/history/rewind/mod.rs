@@ -59,6 +59,15 @@ pub struct Rewound {
     pub devices: Vec<Who>,
 }
 
+/// How commits are marked that undo what was done from a device: a rewind that was cut off knows
+/// them again.
+fn tag(whose: &Whose, devices: &[Who]) -> Option<String> {
+    match (whose, devices) {
+        (Whose::Device { .. }, [who]) => Some(format!("{}/{}", who.user, who.device)),
+        _ => None,
+    }
+}
+
 impl History {
     /// What a rewind would do. Without a node the scope is what is or was at its path.
     pub async fn plan_rewind(
@@ -81,7 +90,9 @@ impl History {
                 one.user, other.user, one.user
             )));
         }
-        Ok((plan::plan(&record, |d| whose.is(&d.who)), devices))
+        let undone = tag(whose, &devices);
+        let mine = |d: &Deed| whose.is(&d.who) || (undone.is_some() && d.rewinds == undone);
+        Ok((plan::plan(&record, mine), devices))
     }
 
     /// Undoes it. `progress` hears how many steps are done, and of how many.
@@ -95,13 +106,16 @@ impl History {
         let mut rewound = Rewound::default();
         for round in 1..=RACES_MAX {
             let (plan, devices) = self.plan_rewind(scope, to, whose).await?;
+            let undone = tag(whose, &devices);
             rewound.devices = devices;
             rewound.left = plan.left;
             let total = rewound.done.len() + plan.steps.len();
             let mut conflicts = Vec::new();
             for batch in plan.steps.chunks(COMMIT_OPS_MAX) {
                 let changes = batch.iter().map(|s| s.change.clone()).collect();
-                for (step, result) in batch.iter().zip(self.commit(changes).await?) {
+                for (step, result) in
+                    batch.iter().zip(self.commit_as(changes, undone.clone()).await?)
+                {
                     let left = |why| Left { path: step.path.clone(), why };
                     match result {
                         OpResult::Done { .. } => rewound.done.push(step.verb),
@@ -134,6 +148,7 @@ impl History {
                 record.take(commit, scope);
             }
             record.emptied = page.emptied;
+            record.root = Some(page.root);
             match page.next {
                 Some(next) => span = next,
                 None => return Ok(record),

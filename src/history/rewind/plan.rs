@@ -66,7 +66,6 @@ pub struct Left {
 
 /// Makes the plan; `mine` says whose deeds are taken back.
 pub fn plan(record: &Record, mine: impl Fn(&Deed) -> bool) -> Plan {
-    let mine = |d: &Deed| mine(d) || is_aside(d);
     let lives = Life::all(record);
     let mut tree = Tree::new(record, &lives);
     let mut plan = Plan::default();
@@ -85,31 +84,17 @@ pub fn plan(record: &Record, mine: impl Fn(&Deed) -> bool) -> Plan {
     plan
 }
 
-fn is_aside(deed: &Deed) -> bool {
-    deed.from.iter().chain(&deed.to).any(|p| p.name.as_bytes().starts_with(ASIDE.as_bytes()))
-}
-
 /// One thing to be done to one node.
 #[derive(Debug, Clone)]
 enum Task {
     Remove { node: NodeId, what: NodeKind, at: Place, verb: Verb },
-    Restore { node: NodeId, to: Place },
+    Restore { node: NodeId, what: NodeKind, to: Place },
     Link { node: NodeId, to: Place },
     Move { node: NodeId, what: NodeKind, from: Place, to: Place },
     Revert { node: NodeId, at: Option<Place>, base: u64, version: u64 },
 }
 
 impl Task {
-    fn node(&self) -> NodeId {
-        match self {
-            Self::Remove { node, .. }
-            | Self::Restore { node, .. }
-            | Self::Link { node, .. }
-            | Self::Move { node, .. }
-            | Self::Revert { node, .. } => *node,
-        }
-    }
-
     fn place(&self) -> Option<&Place> {
         match self {
             Self::Remove { at, .. } => Some(at),
@@ -220,7 +205,7 @@ fn names_tasks(life: &Life<'_>, names: Vec<Place>, was_alive: bool, tasks: &mut 
     if !life.alive
         && let Some(to) = gain.pop()
     {
-        tasks.push(Task::Restore { node, to });
+        tasks.push(Task::Restore { node, what, to });
     }
     while !lose.is_empty() && !gain.is_empty() {
         if let (Some(from), Some(to)) = (lose.pop(), gain.pop()) {
@@ -300,7 +285,7 @@ impl<'a> Tree<'a> {
                 Some("something newer is in it")
             }
             Task::Remove { .. } => None,
-            Task::Restore { node, to } => self.bars(*node, to),
+            Task::Restore { node, to, .. } => self.bars(*node, to),
             Task::Link { node, to } | Task::Move { node, to, .. } => {
                 let gone = self.dead.contains(node).then_some("it is gone");
                 gone.or_else(|| self.bars(*node, to))
@@ -324,10 +309,9 @@ impl<'a> Tree<'a> {
                 };
                 step(change, verb)
             }
-            Task::Restore { node, to } => {
+            Task::Restore { node, what, to } => {
                 self.dead.remove(&node);
-                let folder = self.folders.contains_key(&node);
-                self.put(node, folder, &to);
+                self.put(node, what.is_folder(), &to);
                 step(Change::Restore { node, place: to }, Verb::Restore)
             }
             Task::Link { node, to } => {
@@ -383,29 +367,32 @@ fn carry_out(tree: &mut Tree<'_>, mut tasks: Vec<Task>, plan: &mut Plan) {
     }
 }
 
-/// When names go round in a circle, one of them steps aside; false when nothing is won by that.
+/// When names stand in each other's way, something that has to move does so in two steps: first
+/// under another name into the folder where it goes, or to the top if that is not there yet. False
+/// when nothing is won by that.
 fn step_aside(
     tree: &mut Tree<'_>,
     tasks: &mut [Task],
     plan: &mut Plan,
-    aside: &mut HashSet<NodeId>,
+    aside: &mut HashSet<(NodeId, bool)>,
 ) -> bool {
-    let moving: HashSet<NodeId> =
-        tasks.iter().filter(|t| matches!(t, Task::Move { .. })).map(Task::node).collect();
-    // Who waits for a name that somebody has who waits, too.
-    let blocked = tasks.iter().find_map(|t| {
-        let there = t.place().and_then(|p| tree.at.get(p))?;
-        (moving.contains(there) && *there != t.node() && !aside.contains(there)).then_some(*there)
-    });
-    let Some(node) = blocked else { return false };
-    let found = tasks.iter_mut().find(|t| t.node() == node && matches!(t, Task::Move { .. }));
-    let Some(Task::Move { what, from, .. }) = found else { return false };
-    let Ok(name) = Name::new(format!("{ASIDE}{node}")) else { return false };
-    let there = Place { parent: from.parent, name };
-    let (what, old) = (*what, std::mem::replace(from, there.clone()));
-    aside.insert(node);
-    let mut step = tree.step(Task::Move { node, what, from: old, to: there });
-    step.verb = Verb::Aside;
-    plan.steps.push(step);
-    true
+    for top in [false, true] {
+        for task in &mut *tasks {
+            let Task::Move { node, what, from, to } = task else { continue };
+            let Ok(name) = Name::new(format!("{ASIDE}{node}")) else { continue };
+            let parent = if top { tree.record.root } else { Some(to.parent) };
+            let Some(parent) = parent else { continue };
+            let there = Place { parent, name };
+            if aside.contains(&(*node, top)) || tree.bars(*node, &there).is_some() {
+                continue;
+            }
+            aside.insert((*node, top));
+            let old = std::mem::replace(from, there.clone());
+            let mut step = tree.step(Task::Move { node: *node, what: *what, from: old, to: there });
+            step.verb = Verb::Aside;
+            plan.steps.push(step);
+            return true;
+        }
+    }
+    false
 }

@@ -41,6 +41,8 @@ pub struct Deed {
     pub before: VersionNo,
     pub after: VersionNo,
     pub of: VersionNo,
+    /// It undoes what was done from a device (e-mail, slash, name).
+    pub rewinds: Option<String>,
     /// It lies in the scope.
     pub wanted: bool,
 }
@@ -53,6 +55,8 @@ pub struct Record {
     pub folders: HashMap<NodeId, Place>,
     /// What was deleted up to here is out of the trash.
     pub emptied: Seq,
+    /// Root of the namespace.
+    pub root: Option<NodeId>,
 }
 
 impl Record {
@@ -84,6 +88,7 @@ impl Record {
                 before: e.before,
                 after: e.after,
                 of: e.of,
+                rewinds: told.rewinds.clone(),
                 wanted,
             });
         }
@@ -91,9 +96,9 @@ impl Record {
 
     pub fn push(&mut self, deed: Deed) {
         if deed.what.is_folder()
-            && let Some(to) = &deed.to
+            && let Some(place) = deed.to.as_ref().or(deed.from.as_ref())
         {
-            self.folders.insert(deed.node, to.clone());
+            self.folders.insert(deed.node, place.clone());
         }
         self.deeds.push(deed);
     }

@@ -19,6 +19,8 @@ mod work;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::limits::COMMIT_OPS_MAX;
+use drivefs_core::limits::DEVICE_NAME_MAX_BYTES;
+use drivefs_core::limits::EMAIL_MAX_BYTES;
 use drivefs_core::node::Attrs;
 use drivefs_core::wire::Change;
 use drivefs_core::wire::CommitReply;
@@ -44,6 +46,8 @@ use tell::Tale;
 pub(super) use work::Refusal;
 use work::Work;
 
+/// Longest e-mail, slash and name of a device (bytes).
+const REWINDS_MAX_BYTES: usize = EMAIL_MAX_BYTES + 1 + DEVICE_NAME_MAX_BYTES;
 /// Name of the device in what the server does by itself.
 const SERVER: &str = "server";
 
@@ -58,6 +62,9 @@ impl Drive {
                 "a commit has at most {COMMIT_OPS_MAX} ops, this one {}",
                 request.ops.len()
             )));
+        }
+        if request.rewinds.as_ref().is_some_and(|r| r.len() > REWINDS_MAX_BYTES) {
+            return Err(DriveError::BadRequest("rewinds names no device".into()));
         }
         let prepared = self.prepare(&asker, request.ns, &request.ops).await?;
         let drive = self.clone();
@@ -104,7 +111,7 @@ fn apply(
         file_max,
         quota: owner.quota_bytes,
         used: i64::try_from(owner.used_bytes).unwrap_or(i64::MAX),
-        tale: Tale::default(),
+        tale: Tale::of(request.rewinds.clone()),
         sql,
     };
     let at = work.now;

@@ -72,6 +72,11 @@ impl Happened<'_> {
 }
 
 impl Tale {
+    /// Of a commit that may undo what was done from one device.
+    pub fn of(rewinds: Option<String>) -> Self {
+        Self { told: Told { rewinds, ..Told::default() }, ..Self::default() }
+    }
+
     pub fn point(&self) -> Point {
         Point { events: self.told.events.len(), loss: self.loss.clone() }
     }
