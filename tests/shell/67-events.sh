@@ -46,7 +46,7 @@ same "of one folder" "$(events alice "$A/docs" | jq -c '[.events[].kind]')" \
 same "of one file, whatever it was called" "$(events alice "$A/moved.txt" | jq -c '[.events[].kind]')" '["added","edited","moved"]'
 check "people get lines" as alice drivefs events
 same "one an event" "$(grep -c 'by me@example.org' "$T/.check")" 6
-DRIVEFS_HOME=$T/alice.home drivefs events --follow --json --limit 1 >"$T/followed" &
+DRIVEFS_HOME=$T/alice.home drivefs events --follow --json --limit 1 >"$T/followed" 2>/dev/null &
 HELPERS+=($!)
 wait_until 30 grep -q deleted "$T/followed" || die "--follow tells nothing"
 echo new >"$B/new.txt"
