@@ -75,6 +75,16 @@ pub const PAST_ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deletions with no longer pause between them are one: a folder comes back with what went in the
 /// same go (seconds).
 pub const TRASH_PAUSE_SECS: i64 = 5 * 60;
+/// Most events that one answer aims at; a commit is never split.
+pub const EVENTS_MAX: u32 = 2000;
+/// Events of a namespace that are kept: for so long (seconds), and so many.
+pub const EVENTS_KEPT_SECS: i64 = 90 * 24 * 3600;
+pub const EVENTS_KEPT_MAX: u64 = 500_000;
+/// Files that one device deletes or rewrites within `MASS_WINDOW_SECS` until it is told as a mass
+/// change; in a small namespace half of all, if they are `MASS_HALF_FILES` at least.
+pub const MASS_FILES: u64 = 500;
+pub const MASS_HALF_FILES: u64 = 50;
+pub const MASS_WINDOW_SECS: i64 = 5 * 60;
 /// Largest JSON body of a request (bytes).
 pub const JSON_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 

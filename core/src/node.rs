@@ -70,5 +70,8 @@ pub struct Attrs {
 /// Permission bits that a node may have.
 pub const MODE_MASK: u32 = 0o7777;
 
+/// Extended attribute that makes a file a conflict file, and tells what it stems from.
+pub const CONFLICT_XATTR: &str = "user.drivefs.conflict-of";
+
 /// Extended attributes by name; values are raw bytes.
 pub type Xattrs = BTreeMap<String, crate::wire::Blob>;

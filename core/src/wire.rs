@@ -3,8 +3,19 @@
 //! Every request carries the header `x-drivefs-wire` with `WIRE_VERSION`; a server that does not
 //! speak it answers `unsupported_wire_version`. Blocks travel as `frame` bodies.
 
+mod events;
 mod history;
 
+pub use events::CommitEvents;
+pub use events::Event;
+pub use events::EventFolder;
+pub use events::EventKind;
+pub use events::EventPlace;
+pub use events::EventsReply;
+pub use events::EventsRequest;
+pub use events::MassChange;
+pub use events::Span;
+pub use events::Told;
 pub use history::EmptyReply;
 pub use history::EmptyRequest;
 pub use history::GoneEntry;
@@ -249,6 +260,9 @@ pub struct CommitRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Point>,
     pub ops: Vec<Op>,
+    /// It undoes what was done from one device: e-mail, slash, name of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<String>,
 }
 
 /// A commit in the history of a namespace. The same seq under another epoch is another commit:
@@ -339,6 +353,9 @@ pub enum Change {
     /// Takes a node out of the trash, as it was, to a free place. Of a folder it is the folder
     /// alone: what was in it follows by ops of its own.
     Restore { node: NodeId, place: Place },
+    /// Gives a file the content of one of its older versions, as a new one. The head must be
+    /// `base_version`.
+    Revert { node: NodeId, base_version: VersionNo, version: VersionNo },
 }
 
 impl Change {
@@ -355,7 +372,8 @@ impl Change {
             | Self::Rmdir { node, .. }
             | Self::Setattr { node, .. }
             | Self::Setxattr { node, .. }
-            | Self::Restore { node, .. } => *node,
+            | Self::Restore { node, .. }
+            | Self::Revert { node, .. } => *node,
         }
     }
 }

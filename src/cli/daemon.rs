@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Notify;
 
+use super::alerts;
 use super::checkup;
 use super::embedded::Embedded;
 use super::login::identity;
@@ -119,8 +121,10 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         account,
         mount: setup.dir.display().to_string(),
         stop: stop.clone(),
+        alarms: Mutex::default(),
     });
     let watched = (home.clone(), daemon.engine.clone());
+    let alerts = alerts::watch(remote.clone(), daemon.clone());
     let strict = setup.strict.then(|| Strict::new(daemon.engine.clone(), daemon.link.clone()));
     let control = tokio::spawn(control::serve(home, daemon)?);
     let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle, strict)
@@ -129,6 +133,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let tasks = [
         control,
         tokio::spawn(checkup::watch(db.clone(), home.clone(), tell_damage)),
+        tokio::spawn(alerts),
         tokio::spawn(engine.run()),
         tokio::spawn(keep_pins),
         tokio::spawn(cache.clone().run_eviction()),

@@ -1,12 +1,15 @@
 //! What the history commands share: the daemon for paths and waiting, the server for the rest.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::bail;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::name::Name;
+use drivefs_core::wire::PollCursor;
+use drivefs_core::wire::PollRequest;
 use drivefs_core::wire::Which;
 
 use super::when;
@@ -19,6 +22,7 @@ use crate::history::History;
 use crate::home::AccountFile;
 use crate::home::Home;
 use crate::remote::Remote;
+use crate::remote::RemoteError;
 
 /// How long a listing waits for changes that are on their way (seconds).
 const SETTLE_SECS: f64 = 1.0;
@@ -74,6 +78,19 @@ impl Drive {
 
     pub fn history(&self, ns: NamespaceId) -> History {
         History::new(self.remote.clone(), ns, when::today())
+    }
+
+    /// Waits until one of the namespaces has moved on from its cursor; tells which.
+    pub async fn poll(
+        &self,
+        cursors: Vec<PollCursor>,
+        timeout_secs: u64,
+    ) -> Result<Vec<NamespaceId>, RemoteError> {
+        let reply = self.remote.poll(&PollRequest { cursors, timeout_secs }).await?;
+        if let Some(secs) = reply.backoff_secs {
+            tokio::time::sleep(Duration::from_secs(secs)).await;
+        }
+        Ok(reply.changed)
     }
 
     pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 usage.
 
+mod alerts;
 mod cache;
 mod checkup;
 mod completions;
@@ -10,12 +11,14 @@ mod diff;
 mod doctor;
 mod drive;
 mod embedded;
+mod events;
 mod login;
 mod mount;
 mod pin;
 mod raise_events;
 mod rebuild;
 mod restore;
+mod rewind;
 mod status;
 mod sync;
 mod token;
@@ -64,12 +67,16 @@ enum Command {
     Versions(versions::Versions),
     /// Bring back an old version of a file, or a folder as it was at a time
     Restore(restore::Restore),
+    /// Undo what was done since a time, by anyone or from one device
+    Rewind(rewind::Rewind),
     /// Keep a version for good
     Keep(versions::Keep),
     /// Compare two versions of a text file
     Diff(diff::Diff),
     /// List what was deleted, and bring it back
     Trash(trash::Trash),
+    /// Tell what happened, by whom, from which device, and when
+    Events(events::Events),
     /// Keep a file or folder on this device, for times without network
     Pin(pin::Pin),
     /// Let a pinned file or folder go again
@@ -108,9 +115,11 @@ pub fn main() -> ExitCode {
         Command::Sync(c) => sync::run(&c),
         Command::Versions(c) => versions::run(&c),
         Command::Restore(c) => restore::run(&c),
+        Command::Rewind(c) => rewind::run(&c),
         Command::Keep(c) => versions::keep(&c),
         Command::Diff(c) => diff::run(&c),
         Command::Trash(c) => trash::run(&c),
+        Command::Events(c) => events::run(&c),
         Command::Pin(c) => pin::run(&c),
         Command::Unpin(c) => pin::unpin(&c),
         Command::Cache(c) => cache::run(&c),

@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::checkup;
+use super::when;
 use crate::control::Control;
 use crate::control::ControlError;
 use crate::control::Reply;
@@ -154,6 +155,17 @@ fn print(s: &State) {
     }
     for path in &s.conflicts {
         println!("conflict: {path}");
+    }
+    for a in &s.mass_changes {
+        println!(
+            "{}: {} file(s) deleted and {} rewritten by {} ({}); if that was not meant:\n  {}",
+            when::human(a.at),
+            a.deleted,
+            a.edited,
+            a.user,
+            a.device,
+            a.command
+        );
     }
     if let Some(error) = &s.last_read_error {
         println!("last read that failed: {error}");

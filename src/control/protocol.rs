@@ -4,6 +4,7 @@ use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
+use drivefs_core::node::TimeNs;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -134,8 +135,28 @@ pub struct Status {
     pub cache: CacheStatus,
     pub quota_bytes: u64,
     pub used_bytes: u64,
+    /// Mass changes by other devices within a day, oldest first.
+    #[serde(default)]
+    pub mass_changes: Vec<Alarm>,
     /// The last read that failed because its bytes could not be fetched; none since one worked.
     pub last_read_error: Option<String>,
+}
+
+/// A device deleted or rewrote very many files in a short time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Alarm {
+    /// RFC 3339, UTC; the server's clock.
+    pub time: String,
+    /// The same in nanoseconds.
+    pub at: TimeNs,
+    pub user: String,
+    pub device: String,
+    pub deleted: u64,
+    pub edited: u64,
+    /// The folder that all of it was in.
+    pub path: String,
+    /// What takes it back.
+    pub command: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
 use drivefs_core::id::NodeId;
+use drivefs_core::node::TimeNs;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
@@ -20,6 +23,7 @@ use super::conflicts;
 use super::content;
 use super::content::blocking;
 use super::locate;
+use super::protocol::Alarm;
 use super::protocol::QueueEntry;
 use super::protocol::Reply;
 use super::protocol::Request;
@@ -39,6 +43,8 @@ use crate::tree::TreeError;
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Longest wait for the kernel to take what changed: a lock of its own may hold it up.
 const TELL_WAIT: Duration = Duration::from_secs(5);
+/// How long `status` tells of a mass change (nanoseconds).
+pub const ALARM_TIME: TimeNs = 24 * 3600 * 1_000_000_000;
 /// Queue lines read for totals.
 const QUEUE_MAX: usize = 10_000;
 
@@ -51,6 +57,8 @@ pub struct Daemon {
     pub account: AccountFile,
     pub mount: String,
     pub stop: Arc<Notify>,
+    /// Mass changes by other devices, oldest first.
+    pub alarms: Mutex<Vec<Alarm>>,
 }
 
 /// Listens on the home's socket until dropped. A dead daemon's socket is replaced; the caller
@@ -181,8 +189,14 @@ async fn status(daemon: &Arc<Daemon>, limit: usize) -> Reply {
         cache,
         quota_bytes: space.quota,
         used_bytes: space.used,
+        mass_changes: alarms(daemon, time),
         last_read_error: trouble,
     }))
+}
+
+fn alarms(daemon: &Daemon, time: TimeNs) -> Vec<Alarm> {
+    let alarms = daemon.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+    alarms.iter().filter(|a| time - a.at < ALARM_TIME).cloned().collect()
 }
 
 /// A line of the queue at `time` (ns).

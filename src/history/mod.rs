@@ -4,9 +4,11 @@
 //! back, and no bytes travel, because the server holds the blocks. The replica hears of it as of
 //! any remote change. Knows neither paths of the mount nor the terminal.
 
+mod events;
 mod past;
 mod read;
 mod revive;
+mod rewind;
 
 use std::time::Duration;
 
@@ -38,6 +40,12 @@ use crate::tree::new_id;
 
 pub use past::PastDone;
 pub use revive::Revived;
+pub use rewind::Left;
+pub use rewind::Rewound;
+pub use rewind::Scope;
+pub use rewind::Step;
+pub use rewind::Verb;
+pub use rewind::Whose;
 
 /// Versions asked for at once.
 const PAGE: u32 = 100;
@@ -62,6 +70,9 @@ pub enum HistoryError {
     Busy,
     #[error("it has {0} bytes, which is too much for this")]
     TooLarge(u64),
+    /// Of what happened up to this time (nanoseconds) not everything is on record any more.
+    #[error("what happened that long ago is not on record any more")]
+    Pruned(TimeNs),
 }
 
 impl HistoryError {
@@ -162,8 +173,8 @@ impl History {
             if row.content.as_ref() == Some(&version.content) {
                 return Ok(None);
             }
-            let put = put(node, row.version, version.content.clone(), row.attrs);
-            match self.commit(vec![put]).await?.pop() {
+            let revert = revert(node, row.version, version.version);
+            match self.commit(vec![revert]).await?.pop() {
                 Some(OpResult::Done { version, .. }) => return Ok(Some(version)),
                 Some(OpResult::Rejected { message, .. }) => {
                     return Err(HistoryError::Refused(message));
@@ -217,8 +228,17 @@ impl History {
 
     /// Commits changes; one result each.
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<OpResult>, HistoryError> {
+        self.commit_as(changes, None).await
+    }
+
+    /// The same; `rewinds` names the device whose work it undoes.
+    async fn commit_as(
+        &self,
+        changes: Vec<Change>,
+        rewinds: Option<String>,
+    ) -> Result<Vec<OpResult>, HistoryError> {
         let ops = changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
-        let request = CommitRequest { ns: self.ns, at: None, ops };
+        let request = CommitRequest { ns: self.ns, at: None, ops, rewinds };
         let mut tries = 1;
         loop {
             match self.remote.commit(&request).await {
@@ -234,6 +254,11 @@ impl History {
             }
         }
     }
+}
+
+/// An older version of a file that is there becomes the newest.
+fn revert(node: NodeId, base_version: VersionNo, version: VersionNo) -> Change {
+    Change::Revert { node, base_version, version }
 }
 
 /// New content for a file that is there. Programs see by its time that it changed.

@@ -19,6 +19,7 @@ use drivefs_core::wire::Place;
 use super::History;
 use super::HistoryError;
 use super::put;
+use super::revert;
 
 /// What became of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,8 +134,8 @@ impl History {
             if here.kind == NodeKind::Dir {
                 folders.push(Folder { then: here.node, now: here.node });
             }
-            if let Some(content) = &here.content {
-                let change = put(here.node, here.head, content.clone(), here.attrs);
+            if here.content.is_some() {
+                let change = revert(here.node, here.head, here.version);
                 asked.push_back(Asked::file(here, change));
             }
         }
@@ -176,8 +177,8 @@ impl History {
         if lost.kind == NodeKind::Dir {
             folders.push(Folder { then: lost.node, now: lost.node });
         }
-        if let Some(content) = lost.content.as_ref().filter(|_| lost.version != lost.head) {
-            let change = put(lost.node, lost.head, content.clone(), lost.attrs);
+        if lost.content.is_some() && lost.version != lost.head {
+            let change = revert(lost.node, lost.head, lost.version);
             asked.push_back(Asked { counts: false, ..Asked::file(lost, change) });
         }
     }

@@ -200,6 +200,11 @@ impl Remote {
         self.post(&self.quick, "/sync/v1/gone", r).await
     }
 
+    /// What happened in a namespace.
+    pub async fn events(&self, r: &wire::EventsRequest) -> Result<wire::EventsReply, RemoteError> {
+        self.post(&self.patient, "/sync/v1/events", r).await
+    }
+
     pub async fn trash(&self, r: &wire::TrashRequest) -> Result<wire::TrashReply, RemoteError> {
         self.post(&self.patient, "/sync/v1/trash", r).await
     }

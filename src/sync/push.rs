@@ -166,7 +166,7 @@ impl Engine {
         let ops: Vec<Op> =
             changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
         let at = self.tree.point(ns)?;
-        let request = CommitRequest { ns, at: Some(at), ops };
+        let request = CommitRequest { ns, at: Some(at), ops, rewinds: None };
         let reply = match self.remote.commit(&request).await {
             Ok(reply) => reply,
             Err(e) => {

@@ -21,8 +21,9 @@ use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
 
-/// Extended attribute that makes a file a conflict file: its `Mark`, in JSON.
-pub const CONFLICT_XATTR: &str = "user.drivefs.conflict-of";
+/// Holds the `Mark` of a conflict file, in JSON.
+pub use drivefs_core::node::CONFLICT_XATTR;
+
 /// Names tried for one conflict file.
 const NAMES_MAX: u32 = 10_000;
 

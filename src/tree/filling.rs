@@ -222,7 +222,9 @@ impl Tree {
                 | Change::Rmdir { place, .. }
                 | Change::Restore { place, .. } => [Some(place), None],
                 Change::Move { from, to, .. } => [Some(from), Some(to)],
-                Change::Setattr { .. } | Change::Setxattr { .. } => [None, None],
+                Change::Setattr { .. } | Change::Setxattr { .. } | Change::Revert { .. } => {
+                    [None, None]
+                }
             };
             let touched = touched.into_iter().flatten();
             places.extend(touched.map(|place| ((place.parent, place.name.clone()), seq)));

@@ -158,7 +158,7 @@ impl Tree {
                 self.now_at(c, ns, place, Some((node, false)), ahead)
             }
             // Commands restore, the engine does not: what came of it is pulled.
-            Change::Restore { .. } => Ok(()),
+            Change::Restore { .. } | Change::Revert { .. } => Ok(()),
             Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false)), ahead),
             Change::Move { node, from, to, replace, exchange } => {
                 let moved_folder = self.folder_at(c, from, node)?;

@@ -63,6 +63,7 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
             .route("/sync/v1/list", post(sync::list).layer(small()))
             .route("/sync/v1/versions", post(sync::versions).layer(small()))
             .route("/sync/v1/keep", post(sync::keep).layer(small()))
+            .route("/sync/v1/events", post(sync::events).layer(small()))
             .route("/sync/v1/past", post(sync::past).layer(small()))
             .route("/sync/v1/gone", post(sync::gone).layer(small()))
             .route("/sync/v1/trash", post(sync::trash).layer(small()))

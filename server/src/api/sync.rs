@@ -21,6 +21,8 @@ use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::EmptyReply;
 use drivefs_core::wire::EmptyRequest;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::EventsReply;
+use drivefs_core::wire::EventsRequest;
 use drivefs_core::wire::GoneReply;
 use drivefs_core::wire::GoneRequest;
 use drivefs_core::wire::KeepReply;
@@ -147,6 +149,14 @@ pub async fn keep(
     Body(request): Body<KeepRequest>,
 ) -> Result<Json<KeepReply>, ApiError> {
     Ok(Json(shared.drive.keep_version(asker, request).await?))
+}
+
+pub async fn events(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(request): Body<EventsRequest>,
+) -> Result<Json<EventsReply>, ApiError> {
+    Ok(Json(shared.drive.events(asker, request).await?))
 }
 
 pub async fn past(

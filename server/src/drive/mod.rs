@@ -4,6 +4,7 @@ pub mod account;
 pub mod changes;
 pub mod commit;
 pub mod download;
+pub mod events;
 pub mod gone;
 pub mod history;
 pub mod login;

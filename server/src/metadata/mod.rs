@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod changes;
 pub mod entries;
 pub mod epochs;
+pub mod events;
 pub mod kept;
 pub mod mounts;
 pub mod namespaces;

@@ -110,6 +110,21 @@ pub fn set_attrs(
     Ok(())
 }
 
+/// Sets the modification time.
+pub fn touch(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    mtime: TimeNs,
+    seq: Seq,
+) -> Result<(), DbError> {
+    sql.exec(
+        "UPDATE node SET mtime_ns = ?3, changed_seq = ?4 WHERE ns = ?1 AND node = ?2",
+        params![ns, node, mtime, seq],
+    )?;
+    Ok(())
+}
+
 pub fn set_version(
     sql: &mut dyn Sql,
     ns: NamespaceId,

@@ -6,13 +6,14 @@
 
 use super::DbError;
 use super::sqlite::Sqlite;
+use crate::clock;
 
 /// The newest schema version that this program knows.
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -33,7 +34,7 @@ fn ensure_locked(db: &mut Sqlite) -> Result<(), DbError> {
     }
     let done = usize::try_from(found).map_err(|_| DbError::Decode("schema version"))?;
     for step in &STEPS[done..] {
-        db.batch(step)?;
+        db.batch(&step.replace(NOW_NS, &clock::now_ns().to_string()))?;
     }
     if found < VERSION {
         super::server::set_note(db, "schema_version", &VERSION.to_string())?;
@@ -148,6 +149,34 @@ CREATE TABLE epoch (
 );
 ";
 
+/// Stands in a step for the present time (nanoseconds).
+const NOW_NS: &str = ":now_ns";
+
+/// Version 4: what happened, a row a commit. The table of version 1 was never written to.
+const EVENTS: &str = "
+DROP TABLE event;
+CREATE TABLE event (
+    ns BIGINT NOT NULL, seq BIGINT NOT NULL, at_ns BIGINT NOT NULL, user BIGINT NOT NULL,
+    device TEXT NOT NULL,
+    -- Events of the namespace up to and with this row.
+    total BIGINT NOT NULL,
+    -- It has a conflict file or a mass change.
+    notable INTEGER NOT NULL,
+    -- JSON, of this length, encoded.
+    codec INTEGER NOT NULL, length BIGINT NOT NULL, detail BLOB NOT NULL, PRIMARY KEY (ns, seq)
+);
+CREATE INDEX event_time ON event (ns, at_ns);
+CREATE INDEX event_notable ON event (ns, seq) WHERE notable = 1;
+-- Of what happened up to this time not everything is on record.
+ALTER TABLE namespace ADD COLUMN events_ns BIGINT NOT NULL DEFAULT 0;
+UPDATE namespace SET events_ns = :now_ns;
+-- Counts what devices delete and rewrite.
+CREATE TABLE mass_counter (
+    ns BIGINT NOT NULL, user BIGINT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (ns, user, device)
+);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +231,9 @@ mod tests {
         assert_eq!(rows[1].get::<Option<String>>(2), Ok(None));
         let emptied = old.query("SELECT emptied_seq FROM namespace", &[]).expect("reads");
         assert_eq!(emptied[0].get::<u64>(0), Ok(0));
+        let begins = old.query("SELECT events_ns FROM namespace", &[]).expect("reads");
+        let begins = begins[0].get::<i64>(0).expect("a time");
+        assert!(begins > 1_700_000_000_000_000_000, "what came before is not on record: {begins}");
         let mut new = open(&new_at);
         ensure(&mut new).expect("makes");
         assert_eq!(shape(&mut new), shape(&mut old), "one schema, whichever way it came");

@@ -46,6 +46,20 @@ pub fn content(
     row.map(|r| Ok((r.get(0)?, r.get(1)?))).transpose()
 }
 
+/// When a version was made.
+pub fn committed(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    node: NodeId,
+    version: VersionNo,
+) -> Result<Option<TimeNs>, DbError> {
+    let row = sql.query_one(
+        "SELECT committed_ns FROM file_version WHERE ns = ?1 AND node = ?2 AND version = ?3",
+        params![ns, node, version],
+    )?;
+    row.map(|r| r.get(0)).transpose()
+}
+
 /// Size of one version; 0 for what has no content.
 pub fn size(
     sql: &mut dyn Sql,

@@ -162,6 +162,7 @@ async fn who_has_seen_another_history_is_told_and_changes_nothing() {
             key: OpKey::from_parts(9, [epoch as u8; 10]),
             change: mkdir(node_id(), alice.place("two")),
         }],
+        rewinds: None,
     };
     let refused = alice.post::<CommitReply>("/sync/v1/commit", &commit(5)).await;
     assert_eq!(refused.expect_err("another history").code, ErrorCode::CursorLost);

@@ -4,6 +4,7 @@
 mod blocks;
 mod changes;
 mod commit;
+mod events;
 mod gone;
 mod history;
 mod login;

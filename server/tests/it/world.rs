@@ -166,7 +166,8 @@ impl Person {
     }
 
     pub async fn commit_ops(&self, ops: Vec<Op>) -> Result<CommitReply, Refused> {
-        self.post("/sync/v1/commit", &CommitRequest { ns: self.ns, at: None, ops }).await
+        let request = CommitRequest { ns: self.ns, at: None, ops, rewinds: None };
+        self.post("/sync/v1/commit", &request).await
     }
 
     /// Commits one change and answers what became of it.

@@ -4,12 +4,15 @@ use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::id::VersionNo;
 use drivefs_core::node::Attrs;
+use drivefs_core::node::CONFLICT_XATTR;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::Xattrs;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::Place;
 
 use super::check;
 use super::relocate;
+use super::tell::Happened;
 use super::work::Refusal;
 use super::work::Work;
 use super::work::bad_request;
@@ -76,6 +79,9 @@ pub fn link(work: &mut Work<'_>, node: NodeId, place: &Place) -> Result<VersionN
     }
     work.free(place)?;
     work.name(place, node)?;
+    let linked = Happened::new(EventKind::Linked, node, state.kind);
+    let (before, after) = (state.version, state.version);
+    work.tell(Happened { to: Some(place), before, after, ..linked })?;
     Ok(state.version)
 }
 
@@ -100,5 +106,9 @@ pub fn make(work: &mut Work<'_>, place: &Place, new: &NewNode<'_>) -> Result<Ver
     work.free(place)?;
     nodes::insert(work.sql, work.ns, new, work.seq)?;
     entries::set(work.sql, work.ns, place, Some(new.node), work.seq)?;
+    let conflict = new.kind == NodeKind::File && new.xattrs.contains_key(CONFLICT_XATTR);
+    let kind = if conflict { EventKind::Conflict } else { EventKind::Added };
+    let added = Happened::new(kind, new.node, new.kind);
+    work.tell(Happened { to: Some(place), after: new.version, ..added })?;
     Ok(new.version)
 }

@@ -7,17 +7,21 @@
 mod attrs;
 mod check;
 mod create;
+mod mass;
 mod prepare;
 mod put;
 mod relocate;
 mod remove;
 mod restore;
+mod tell;
 mod work;
 
 use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::limits::COMMIT_OPS_MAX;
+use drivefs_core::limits::DEVICE_NAME_MAX_BYTES;
+use drivefs_core::limits::EMAIL_MAX_BYTES;
 use drivefs_core::node::Attrs;
 use drivefs_core::wire::Change;
 use drivefs_core::wire::CommitReply;
@@ -41,8 +45,14 @@ use crate::metadata::namespaces;
 use crate::metadata::namespaces::Namespace;
 use crate::metadata::ops;
 use prepare::Prepared;
+use tell::Tale;
 pub(super) use work::Refusal;
 use work::Work;
+
+/// Longest e-mail, slash and name of a device (bytes).
+const REWINDS_MAX_BYTES: usize = EMAIL_MAX_BYTES + 1 + DEVICE_NAME_MAX_BYTES;
+/// Name of the device in what the server does by itself.
+const SERVER: &str = "server";
 
 impl Drive {
     pub async fn commit(
@@ -55,6 +65,9 @@ impl Drive {
                 "a commit has at most {COMMIT_OPS_MAX} ops, this one {}",
                 request.ops.len()
             )));
+        }
+        if request.rewinds.as_ref().is_some_and(|r| r.len() > REWINDS_MAX_BYTES) {
+            return Err(DriveError::BadRequest("rewinds names no device".into()));
         }
         let prepared = self.prepare(&asker, request.ns, &request.ops).await?;
         let drive = self.clone();
@@ -111,8 +124,10 @@ fn apply(
         file_max: rules.file_max,
         quota: owner.quota_bytes,
         used: i64::try_from(owner.used_bytes).unwrap_or(i64::MAX),
+        tale: Tale::of(request.rewinds.clone()),
         sql,
     };
+    let at = work.now;
     let used_before = work.used;
     let mut changed = false;
     let mut results = Vec::with_capacity(request.ops.len());
@@ -128,9 +143,10 @@ fn apply(
     }
     let used_delta = work.used - used_before;
     let seq = if changed { work.seq } else { namespace.seq };
-    let sql = work.sql;
+    let Work { sql, tale, .. } = work;
     if changed {
         namespaces::set_seq(sql, ns, seq, rules.epoch)?;
+        tell::record(sql, (ns, seq), (asker.user, &asker.device_name), at, tale)?;
     }
     let epoch = epochs::at(sql, ns, seq)?;
     if used_delta != 0 {
@@ -152,7 +168,7 @@ fn apply_one(
     now: i64,
 ) -> Result<OpResult, DbError> {
     work.sql.exec("SAVEPOINT op", &[])?;
-    let used = work.used;
+    let (used, point) = (work.used, work.tale.point());
     let result = match dispatch(work, &op.change, prepared) {
         Ok(version) => {
             let done = OpResult::Done { seq: work.seq, version };
@@ -163,6 +179,7 @@ fn apply_one(
         Err(refusal) => {
             work.sql.exec("ROLLBACK TO op", &[])?;
             work.used = used;
+            work.tale.back_to(point);
             match refusal {
                 Refusal::Conflict(message) => OpResult::Conflict { message },
                 Refusal::Rejected(code, message) => OpResult::Rejected { code, message },
@@ -207,6 +224,9 @@ fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result
             attrs::setxattr(work, *node, name, value.as_ref())
         }
         Change::Restore { node, place } => restore::restore(work, *node, place),
+        Change::Revert { node, base_version, version } => {
+            put::revert(work, *node, *base_version, *version)
+        }
     }
 }
 
@@ -226,16 +246,20 @@ pub(super) fn mount_in_root(
         root: at.root,
         emptied: at.emptied_seq,
         seq,
-        device: "server",
+        device: SERVER,
         now: clock::now_ns(),
         file_max: 0,
         quota: 0,
         used: 0,
+        tale: Tale::default(),
         sql,
     };
+    let at_ns = work.now;
     create::mount(&mut work, node, place, target, attrs)?;
     mounts::insert(work.sql, at.ns, node, target)?;
+    let Work { sql, tale, .. } = work;
     // Maybe beside a running server: an epoch of its own.
-    namespaces::set_seq(work.sql, at.ns, seq, epochs::fresh())?;
+    namespaces::set_seq(sql, at.ns, seq, epochs::fresh())?;
+    tell::record(sql, (at.ns, seq), (at.owner, SERVER), at_ns, tale)?;
     Ok(())
 }

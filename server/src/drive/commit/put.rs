@@ -8,16 +8,19 @@ use drivefs_core::node::Attrs;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::Xattrs;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::Place;
 
 use super::check;
 use super::create;
 use super::prepare::Prepared;
+use super::tell::Happened;
 use super::work::Refusal;
 use super::work::Work;
 use super::work::bad_request;
 use super::work::conflict;
 use crate::metadata::blocks;
+use crate::metadata::entries;
 use crate::metadata::nodes;
 use crate::metadata::nodes::NewNode;
 use crate::metadata::versions;
@@ -92,9 +95,57 @@ pub fn update(
         work.count(old_size, size)?;
         add_version(work, node, version, content.bytes, size)?;
         nodes::set_version(work.sql, work.ns, node, version)?;
+        tell_content(work, EventKind::Edited, node, (state.version, version, 0))?;
+        work.count_loss(node, state.version, false)?;
     }
     nodes::set_attrs(work.sql, work.ns, node, attrs, work.seq)?;
     Ok(version)
+}
+
+/// Makes the content of an older version the newest. The server holds what it lists already.
+pub fn revert(
+    work: &mut Work<'_>,
+    node: NodeId,
+    base_version: VersionNo,
+    older: VersionNo,
+) -> Result<VersionNo, Refusal> {
+    let state = work.live(node)?;
+    if state.version != base_version {
+        return conflict(format!(
+            "node {node} stands at version {}, not {base_version}",
+            state.version
+        ));
+    }
+    let Some((content, size)) = versions::content(work.sql, work.ns, node, older)? else {
+        return Err(Refusal::Rejected(
+            ErrorCode::NotFound,
+            format!("version {older} is not in the history"),
+        ));
+    };
+    let head = versions::content(work.sql, work.ns, node, state.version)?;
+    if head.as_ref().is_some_and(|(bytes, _)| *bytes == content) {
+        return Ok(state.version);
+    }
+    let version = state.version + 1;
+    work.count(head.map_or(0, |(_, size)| size), size)?;
+    add_version(work, node, version, &content, size)?;
+    nodes::set_version(work.sql, work.ns, node, version)?;
+    // Programs see by its time that it changed.
+    nodes::touch(work.sql, work.ns, node, work.now, work.seq)?;
+    tell_content(work, EventKind::Reverted, node, (state.version, version, older))?;
+    Ok(version)
+}
+
+fn tell_content(
+    work: &mut Work<'_>,
+    kind: EventKind,
+    node: NodeId,
+    (before, after, of): (VersionNo, VersionNo, VersionNo),
+) -> Result<(), Refusal> {
+    let place = entries::place(work.sql, work.ns, node)?;
+    let edited = Happened::new(kind, node, NodeKind::File);
+    work.tell(Happened { to: place.as_ref(), before, after, of, ..edited })?;
+    Ok(())
 }
 
 fn add_version(

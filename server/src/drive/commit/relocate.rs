@@ -4,9 +4,11 @@ use drivefs_core::id::NodeId;
 use drivefs_core::id::VersionNo;
 use drivefs_core::limits::DEPTH_MAX;
 use drivefs_core::node::NodeKind;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::Place;
 
 use super::remove;
+use super::tell::Happened;
 use super::work::Refusal;
 use super::work::Work;
 use super::work::bad_request;
@@ -41,6 +43,13 @@ pub fn relocate(
     }
     entries::set(work.sql, work.ns, from, None, work.seq)?;
     work.name(to, node)?;
+    if occupant == Some(node) {
+        let (before, after) = (state.version, state.version);
+        let lost_name = Happened::new(EventKind::Unlinked, node, state.kind);
+        work.tell(Happened { from: Some(from), before, after, ..lost_name })?;
+    } else {
+        work.tell(moved(node, state, from, to))?;
+    }
     Ok(state.version)
 }
 
@@ -98,7 +107,15 @@ pub fn exchange(
     }
     work.name(to, node)?;
     work.name(from, other)?;
+    work.tell(moved(node, state, from, to))?;
+    work.tell(moved(other, other_state, to, from))?;
     Ok(state.version)
+}
+
+fn moved<'a>(node: NodeId, state: NodeState, from: &'a Place, to: &'a Place) -> Happened<'a> {
+    let (before, after) = (state.version, state.version);
+    let moved = Happened::new(EventKind::Moved, node, state.kind);
+    Happened { from: Some(from), to: Some(to), before, after, ..moved }
 }
 
 /// A directory never goes below itself.

@@ -3,9 +3,11 @@
 use drivefs_core::id::NodeId;
 use drivefs_core::id::VersionNo;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::Place;
 
 use super::relocate;
+use super::tell::Happened;
 use super::work::Refusal;
 use super::work::Work;
 use super::work::conflict;
@@ -33,5 +35,8 @@ pub fn restore(work: &mut Work<'_>, node: NodeId, place: &Place) -> Result<Versi
     work.count(0, size)?;
     nodes::set_live(work.sql, work.ns, node, work.seq)?;
     entries::set(work.sql, work.ns, place, Some(node), work.seq)?;
+    let back = Happened::new(EventKind::Restored, node, lost.kind);
+    let (before, after) = (lost.version, lost.version);
+    work.tell(Happened { to: Some(place), before, after, ..back })?;
     Ok(lost.version)
 }

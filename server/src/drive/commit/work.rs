@@ -7,8 +7,11 @@ use drivefs_core::id::UserId;
 use drivefs_core::node::NodeKind;
 use drivefs_core::node::TimeNs;
 use drivefs_core::wire::ErrorCode;
+use drivefs_core::wire::EventKind;
 use drivefs_core::wire::Place;
 
+use super::tell::Happened;
+use super::tell::Tale;
 use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::entries;
@@ -35,6 +38,8 @@ pub struct Work<'a> {
     pub quota: u64,
     /// Used bytes of the owner, as they are after the ops so far.
     pub used: i64,
+    /// What the ops so far did, to be told.
+    pub tale: Tale,
 }
 
 /// Why an op was not done.
@@ -116,10 +121,19 @@ impl Work<'_> {
     /// Takes a name from a node; one that has no other becomes deleted.
     pub fn unname(&mut self, place: &Place, node: NodeId, state: NodeState) -> Result<(), Refusal> {
         entries::set(self.sql, self.ns, place, None, self.seq)?;
+        let lost_name = |kind| Happened {
+            from: Some(place),
+            before: state.version,
+            after: state.version,
+            ..Happened::new(kind, node, state.kind)
+        };
         if entries::is_named(self.sql, self.ns, node)? {
             nodes::stamp(self.sql, self.ns, node, self.seq)?;
+            self.tell(lost_name(EventKind::Unlinked))?;
             return Ok(());
         }
+        self.tell(lost_name(EventKind::Deleted))?;
+        self.count_loss(node, state.version, true)?;
         let how = Deletion { last: place, at: self.now, by: self.device };
         nodes::set_deleted(self.sql, self.ns, node, &how, self.seq)?;
         let size = versions::size(self.sql, self.ns, node, state.version)?;
