@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 
 use drivefs::fs::Attr;
 use drivefs::fs::Spot;
+use drivefs::history::History;
 use drivefs::state::ROOT;
 use drivefs::tree::TreeError;
+use drivefs::tree::new_id;
+use drivefs_core::id::OpKey;
 use drivefs_core::node::NodeKind;
+use drivefs_core::wire::Change;
+use drivefs_core::wire::CommitRequest;
+use drivefs_core::wire::Op;
+use drivefs_core::wire::Which;
 
 use crate::story::Device;
 use crate::story::ME;
@@ -296,4 +303,41 @@ fn more_versions_and_names_than_one_answer_has() {
     assert_eq!(names(&alice, "d/.versions"), all, "before the server knows");
     alice.sync();
     assert_eq!(names(&alice, "d/.versions"), all, "and when it does");
+}
+
+#[test]
+fn a_thousand_versions_are_all_there() {
+    let world = World::new();
+    let alice = world.device("alice");
+    for text in ["odd", "even"] {
+        alice.write("a.txt", text.as_bytes());
+        alice.sync();
+    }
+    let node = alice.fs().tree().node(alice.nid("a.txt")).expect("a file");
+    let history = History::new(alice.remote().clone(), node.ns, "2026-11-22");
+    let two = alice.wait_for(history.versions(&Which::Node(node.id), None, 2)).expect("versions");
+    for first in [2, 602] {
+        let put = |base_version: u64| Change::Put {
+            node: node.id,
+            create: None,
+            base_version,
+            // They come newest first: after an even one comes an odd one.
+            content: two.versions[1 - base_version as usize % 2].content.clone(),
+            attrs: node.attrs,
+            xattrs: Default::default(),
+            source: None,
+        };
+        let op = |base| Op { key: OpKey(new_id().0), change: put(base) };
+        let request = CommitRequest { ns: node.ns, ops: (first..first + 600).map(op).collect() };
+        alice.wait_for(alice.remote().commit(&request)).expect("commits");
+    }
+    alice.sync();
+    let listed = names(&alice, ".versions/a.txt");
+    assert_eq!(listed.len(), 1202);
+    for (n, name) in (1..).zip(&listed) {
+        assert!(name.starts_with(&format!("{n:04} ")), "{n}: {name}");
+    }
+    for (n, text) in [(1, "odd"), (700, "even"), (1201, "odd"), (1202, "even")] {
+        assert_eq!(read(&alice, &format!(".versions/a.txt/{}", listed[n - 1])), text.as_bytes());
+    }
 }

@@ -161,6 +161,29 @@ both
 same "600 deleted files" "$(find "$A/many/.versions" -mindepth 1 -maxdepth 1 | wc -l)" 600
 same "have their bytes" "$(cat "$A/many/.versions/"[1-9]*.log/0001* | sort -n | uniq | wc -l)" 600
 
+# ---- a folder of another account, and a strict mount
+add_user eve@example.org
+device eve eve@example.org
+printf 'mine\n' >"$T/eve/own.txt"
+drivefs-server mount add --email me@example.org --with eve@example.org --path /team --data "$SERVER_DATA" >"$T/.out"
+check "a shared folder" wait_until 20 test -d "$A/team"
+check "at both" wait_until 20 test -d "$T/eve/team"
+printf 'first\n' >"$A/team/note.txt"
+sync_device alice
+sync_device eve
+rm "$T/eve/team/note.txt"
+sync_device eve
+sync_device alice
+same "has a past of its own" "$(cat "$A/team/.versions/note.txt"/0001*)" first
+same "for all members" "$(cat "$T/eve/.versions/team/note.txt"/0001*)" first
+check "a copy into another folder" cp "$T/eve/team/.versions/note.txt"/0001* "$T/eve/note.txt"
+same "has its bytes" "$(cat "$T/eve/note.txt")" first
+umount_device eve >/dev/null
+mount_device eve --strict
+same "a strict mount has it, too" "$(cat "$T/eve/.versions/team/note.txt"/0001*)" first
+same "and its own" "$(cat "$T/eve/.versions/own.txt"/0001*)" mine
+umount_device eve >/dev/null
+
 # ---- without the server
 same "what is known and here" "$(cat "$B/.versions/docs/plan.txt"/*)" $'one\ntwo\nthree\nfour\nfive\none'
 offline
