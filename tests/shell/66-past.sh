@@ -54,7 +54,7 @@ same "names below the top have it all" "$(cat "$A/.versions/docs/plan.txt"/0002*
 
 # ---- found by name alone
 mkdir "$A/docs/empty"
-same "not listed" "$(ls -A "$A" "$A/docs" | grep -c versions || true)$(find "$A" -name .versions | wc -l)" 00
+same "not listed" "$(ls -A "$A") $(ls -A -m "$A/docs") $(find "$A" -name .versions | wc -l)" 'docs empty, plan.txt 0'
 check "an empty folder has it" test -d "$A/docs/empty/.versions"
 check "and goes all the same" rmdir "$A/docs/empty"
 check "cp -a does not take it along" cp -a "$A/docs" "$T/copy"
