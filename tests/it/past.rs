@@ -328,7 +328,8 @@ fn a_thousand_versions_are_all_there() {
             source: None,
         };
         let op = |base| Op { key: OpKey(new_id().0), change: put(base) };
-        let request = CommitRequest { ns: node.ns, ops: (first..first + 600).map(op).collect() };
+        let ops = (first..first + 600).map(op).collect();
+        let request = CommitRequest { ns: node.ns, at: None, ops, rewinds: None };
         alice.wait_for(alice.remote().commit(&request)).expect("commits");
     }
     alice.sync();
