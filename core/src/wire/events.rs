@@ -213,7 +213,7 @@ mod tests {
     fn told() -> Told {
         let folder = |n, name: Option<&str>, up| EventFolder {
             node: node(n),
-            name: name.map(|n| self::name(n)),
+            name: name.map(self::name),
             up,
         };
         let event = Event {

@@ -130,6 +130,8 @@ pub fn page(
 ) -> Result<Vec<StoredEvents>, DbError> {
     let (condition, bound) = match span {
         Span::After(seq) => ("seq > ?2 ORDER BY seq", i64::try_from(seq).unwrap_or(i64::MAX)),
+        // By the short index of what is notable, not by that of all times.
+        Span::Since(time) if notable => ("+at_ns > ?2 ORDER BY seq", time),
         Span::Since(time) => ("at_ns > ?2 ORDER BY at_ns", time),
         Span::Before(seq) => ("seq < ?2 ORDER BY seq DESC", i64::try_from(seq).unwrap_or(i64::MAX)),
         Span::Newest => ("seq < ?2 ORDER BY seq DESC", i64::MAX),

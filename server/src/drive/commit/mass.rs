@@ -123,7 +123,7 @@ impl Counter {
         let window = WINDOW.unsigned_abs();
         let past = u128::from(self.past.files()) * u128::from(left) / u128::from(window);
         let files = self.present.files() + u64::try_from(past).unwrap_or(u64::MAX);
-        if files >= MASS_FILES || files < MASS_HALF_FILES {
+        if !(MASS_HALF_FILES..MASS_FILES).contains(&files) {
             return Ok(files >= MASS_FILES);
         }
         let there = names(2 * files + 1)?;
