@@ -39,7 +39,7 @@ pub(super) async fn run(remote: Remote, tree: Arc<Tree>, shared: Arc<Shared>) {
                 match error {
                     // The engine tells, and is told when there is a new token.
                     PollError::Remote(RemoteError::Unauthorized(_)) => {
-                        wait_for_token(&remote).await
+                        wait_for_token(&remote).await;
                     }
                     PollError::Remote(RemoteError::Offline(_)) => {
                         tokio::time::sleep(backoff.wait()).await;
