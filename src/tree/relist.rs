@@ -39,6 +39,10 @@ pub(super) const CHUNK: usize = 512;
 /// Key in `meta` under which stands what became of the last restored backup.
 const RESTORED_KEY: &str = "restored";
 
+/// For how long that is told (ns), and how far apart namespaces may be to count as one.
+const RESTORED_TOLD_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
+const RESTORED_ONCE_NS: i64 = 600 * 1_000_000_000;
+
 /// A list that is being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relist {
@@ -88,8 +92,8 @@ impl Tree {
 
     /// What became of the last restored backup.
     pub fn restored(&self) -> Result<Option<Restored>, TreeError> {
-        let json = self.db.peek(|c| c.meta(RESTORED_KEY))?;
-        Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
+        let told = self.db.peek(restored_in)?;
+        Ok(told.filter(|told| now() - told.at < RESTORED_TOLD_NS))
     }
 
     /// The newest commit of a namespace that is known of.
@@ -186,7 +190,13 @@ impl Tree {
             let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
             let mut restored = None;
             if relist.lost {
-                let done = self.bring_back(c, ns, relist.common, &held)?;
+                let mut done = self.bring_back(c, ns, relist.common, &held)?;
+                // The namespaces of a drive come one after the other.
+                if let Some(first) = restored_in(c)?.filter(|r| now() - r.at < RESTORED_ONCE_NS) {
+                    done.sent_again += first.sent_again;
+                    done.older += first.older;
+                    done.gone += first.gone;
+                }
                 c.set_meta(RESTORED_KEY, &serde_json::to_vec(&done).expect("numbers serialise"))?;
                 c.put_trail(ns, &[])?;
                 restored = Some(done);
@@ -290,6 +300,11 @@ impl Tree {
             }
         })
     }
+}
+
+fn restored_in(c: &Conn<'_>) -> Result<Option<Restored>, DbError> {
+    let json = c.meta(RESTORED_KEY)?;
+    Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
 }
 
 fn put_relist(c: &Conn<'_>, ns: NamespaceId, relist: &Relist) -> Result<(), DbError> {
