@@ -39,6 +39,7 @@ class Worker:
         self.lines, self.made, self.removing = [], [], []
         self.count = self.kills = 0
         self.wrong = []
+        self.digests = {}  # of rewrites, with when they were
         self.root = self.dev = self.stream = None
         self.streamed = b""
 
@@ -86,6 +87,7 @@ class Worker:
         self.own[name] = {None}
         self.write(self.path(name), data)
         self.own[name] = {digest(data)}
+        self.digests[digest(data)] = f"the content of work {self.count}"
 
     def save(self):
         name, data = f"s{self.rng.randrange(15)}", self.content()
@@ -174,7 +176,7 @@ class Worker:
         for name, allowed in list(self.own.items()):
             found = self.digest_of(name)
             if found not in allowed and None not in allowed:
-                self.wrong.append(f"{name} is {found}, expected one of {allowed}")
+                self.wrong.append(f"work {self.count}: {name} is {found}, expected one of {allowed}, last {self.digests.get(found)}")
             if found is None:
                 del self.own[name]
             else:
@@ -258,7 +260,9 @@ def check(mount, journals):
             except OSError as e:
                 wrong.append(str(e))
     lines, copies = set(), {}
-    for name in os.listdir(mount + "/shared"):
+    # Of an open file that had lost its place the conflict file stands at the top.
+    beside = ["../" + name for name in os.listdir(mount) if "conflicted copy" in name]
+    for name in os.listdir(mount + "/shared") + beside:
         with open(f"{mount}/shared/{name}", "rb") as f:
             data = f.read()
         found = data.decode("utf-8", "replace").splitlines()
