@@ -80,8 +80,9 @@ mod tests {
         db.write(|c| c.set_meta("kept", b"yes")).expect("written");
         drop(db);
         let old = rusqlite::Connection::open(&path).expect("opens");
-        old.execute_batch("DROP TABLE pin; DROP TABLE pinned_block; PRAGMA user_version=2;")
-            .expect("as version 2 was");
+        let later = ["pin", "pinned_block", "listed_node", "listed_dirent"];
+        let drops: String = later.iter().map(|t| format!("DROP TABLE {t};")).collect();
+        old.execute_batch(&format!("{drops} PRAGMA user_version=2;")).expect("as version 2 was");
         drop(old);
         let id = NodeId::from_parts(1, [2; 10]);
         for _ in 0..2 {

@@ -20,6 +20,8 @@ const PASSWORD: &str = "correct horse battery";
 const SYNC_SECS: &str = "60";
 const PATIENCE: Duration = Duration::from_secs(10);
 const QUOTA_BYTES: u64 = 1 << 40;
+/// Lines of a log that are shown when a case fails.
+const LOG_LINES: usize = 200;
 
 /// Two devices of one account, and a plain folder to compare with.
 pub struct World {
@@ -258,7 +260,7 @@ impl Drop for Device {
         }
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.home.join("drivefs.log")).unwrap_or_default();
-            let lines: Vec<_> = log.lines().rev().take(10).collect();
+            let lines: Vec<_> = log.lines().rev().take(LOG_LINES).collect();
             eprintln!("---- log of {}, newest first\n{}", self.dir.display(), lines.join("\n"));
         }
     }
