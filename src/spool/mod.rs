@@ -33,6 +33,7 @@ use drivefs_core::manifest::Root;
 use drivefs_core::node::TimeNs;
 
 use crate::cache::BlockCache;
+use crate::host;
 use crate::journal::Journal;
 use crate::state::Db;
 use crate::state::Nid;
@@ -138,19 +139,19 @@ impl Spool {
     /// Time since this process last wrote to a file; none when it did not lately.
     pub fn quiet(&self, nid: Nid) -> Option<Duration> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.get(&nid).map(Instant::elapsed)
+        written.get(&nid).map(|at| host::since(*at))
     }
 
     fn note_write(&self, nid: Nid) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(nid, Instant::now());
+        written.insert(nid, host::instant());
     }
 
     /// Drops the entries of contents that nobody uses any more.
     pub fn forget_unused(&self) {
         self.lock().retain(|_, c| c.strong_count() > 0);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|_, at| at.elapsed() < WRITTEN_KEPT);
+        written.retain(|_, at| host::since(*at) < WRITTEN_KEPT);
     }
 
     /// Drops one entry when nobody uses it.
