@@ -244,6 +244,7 @@ fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
     let target = std::fs::File::create(to)?;
     let len = source.seek(SeekFrom::End(0))?;
     target.set_len(len)?;
+    target.set_permissions(source.metadata()?.permissions())?;
     let mut at = 0;
     while at < len {
         let Ok(data) = rustix::fs::seek(&source, Whence::Data(at)) else { break };

@@ -205,10 +205,6 @@ impl Drop for Told<'_> {
 }
 
 impl World {
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     fn server_folder(&self) -> PathBuf {
         self.folder.path().join("server")
     }
