@@ -223,6 +223,18 @@ impl Device {
         out
     }
 
+    /// The content of every file, as far as it is here.
+    pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let files = self.nodes().into_iter().filter(|(_, n)| n.kind == NodeKind::File);
+        files.filter_map(|(path, n)| Some((path, self.read_here(n.nid)?))).collect()
+    }
+
+    /// Paths of files that are held open for writing.
+    pub fn open_paths(&self) -> Vec<String> {
+        let is_held = |nid: u64| self.on().held.iter().any(|(held, _)| *held == nid);
+        self.nodes().into_iter().filter(|(_, n)| is_held(n.nid)).map(|(path, _)| path).collect()
+    }
+
     pub fn seen(&self) -> BTreeMap<String, Seen> {
         let see = |node: Node| Seen {
             node: node.id.to_string(),

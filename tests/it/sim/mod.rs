@@ -70,7 +70,7 @@ fn seeds() -> Range<u64> {
 fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
     // RUST_LOG=drivefs=debug shows what the engines do.
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into()))
         .with_test_writer()
         .try_init();
     let seeds = seeds();
