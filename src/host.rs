@@ -7,7 +7,9 @@
 //! does, or take a copy of the folder, which is what the death of the process would leave.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,15 @@ pub fn now() -> TimeNs {
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// When a file was last written, by the clock of the machine.
+pub fn modified(file: &File) -> io::Result<TimeNs> {
+    if let Some(host) = simulated() {
+        return Ok(host.now());
+    }
+    let meta = file.metadata()?;
+    Ok(meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
 }
 
 /// The steady clock.

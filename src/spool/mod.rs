@@ -30,7 +30,6 @@ use std::time::Instant;
 
 use drivefs_core::limits::FILE_MAX_BYTES_DEFAULT;
 use drivefs_core::manifest::Root;
-use drivefs_core::node::TimeNs;
 
 use crate::cache::BlockCache;
 use crate::host;
@@ -180,7 +179,7 @@ impl Spool {
         let live = open(node.live)?;
         // Bytes came after the row was last saved: an earlier process died. Its data file knows when.
         let mtime = match &live {
-            Some(layer) if below != node.size => Some(modified(&layer.data.file)?),
+            Some(layer) if below != node.size => Some(host::modified(&layer.data.file)?),
             _ => None,
         };
         let parts = Parts {
@@ -213,10 +212,4 @@ impl Spool {
 fn note_privileges(content: &Content, node: &Node) {
     content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
     content.capability.store(node.xattrs.contains_key(CAPABILITY_XATTR), Ordering::Relaxed);
-}
-
-fn modified(file: &std::fs::File) -> std::io::Result<TimeNs> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = file.metadata()?;
-    Ok(meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
 }

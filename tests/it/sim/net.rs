@@ -71,18 +71,6 @@ pub struct Acknowledged {
     pub content: Vec<u8>,
 }
 
-/// All that happened, as text and as a hash of it.
-pub struct Log {
-    pub lines: Vec<String>,
-    hasher: blake3::Hasher,
-}
-
-impl Log {
-    pub fn hash(&self) -> String {
-        self.hasher.finalize().to_hex()[..16].to_owned()
-    }
-}
-
 /// The network of one world.
 pub struct Net {
     pub machine: Arc<Machine>,
@@ -92,7 +80,8 @@ pub struct Net {
     graves: Mutex<Vec<oneshot::Sender<Outcome>>>,
     next: Mutex<u64>,
     acknowledged: Mutex<Vec<Acknowledged>>,
-    log: Mutex<Log>,
+    /// All that happened.
+    log: Mutex<Vec<String>>,
 }
 
 /// One process's connection.
@@ -117,19 +106,16 @@ impl Net {
             graves: Mutex::default(),
             next: Mutex::default(),
             acknowledged: Mutex::default(),
-            log: Mutex::new(Log { lines: Vec::new(), hasher: blake3::Hasher::new() }),
+            log: Mutex::default(),
         })
     }
 
     pub fn note(&self, line: String) {
-        let mut log = lock(&self.log);
-        log.hasher.update(line.as_bytes());
-        log.hasher.update(b"\n");
-        log.lines.push(line);
+        lock(&self.log).push(line);
     }
 
-    pub fn log(&self) -> MutexGuard<'_, Log> {
-        lock(&self.log)
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.log))
     }
 
     pub fn server(&self) -> Option<Arc<Inside>> {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use drivefs::remote::Remote;
@@ -116,12 +118,6 @@ fn template() -> &'static Template {
     })
 }
 
-/// What is left of a world for the report.
-pub struct Report {
-    pub log: Vec<String>,
-    pub hash: String,
-}
-
 pub struct World {
     pub net: Arc<Net>,
     pub machine: Arc<Machine>,
@@ -135,7 +131,7 @@ pub struct World {
 }
 
 /// Runs the world of a seed; panics when a promise is broken. The log is told either way.
-pub fn run(seed: u64, log: &std::sync::Mutex<Option<Report>>) {
+pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
     let template = template();
     let mut rng = SmallRng::seed_from_u64(seed);
     let climate = Climate::draw(&mut rng);
@@ -193,14 +189,13 @@ pub fn run(seed: u64, log: &std::sync::Mutex<Option<Report>>) {
 /// Tells the log at the end, however that comes.
 struct Told<'a> {
     net: Arc<Net>,
-    log: &'a std::sync::Mutex<Option<Report>>,
+    log: &'a Mutex<Vec<String>>,
 }
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        let log = self.net.log();
-        let report = Report { log: log.lines.clone(), hash: log.hash() };
-        *self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(report);
+        let lines = self.net.take_log();
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = lines;
     }
 }
 
