@@ -64,8 +64,7 @@ impl Spool {
                 return Ok(bytes);
             }
             let (this, content, range) = (self.clone(), content.clone(), range.clone());
-            let read =
-                host::blocking(move || this.compose(&content, range, &held, true)).await?;
+            let read = host::blocking(move || this.compose(&content, range, &held, true)).await?;
             if let Some(bytes) = read {
                 return Ok(bytes);
             }

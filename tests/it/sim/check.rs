@@ -34,9 +34,10 @@ impl World {
     pub async fn server_seq(&self) -> u64 {
         let server = self.net.server().expect("the server is up");
         let root = self.devices[0].root;
-        let rows = server.drive().store.read(move |sql| {
-            sql.query("SELECT seq FROM namespace WHERE ns = ?1", &[root.into()])
-        });
+        let rows = server
+            .drive()
+            .store
+            .read(move |sql| sql.query("SELECT seq FROM namespace WHERE ns = ?1", &[root.into()]));
         rows.await.expect("reads")[0].get(0).expect("a number")
     }
 
@@ -120,7 +121,8 @@ impl World {
         let remote = self.direct(witness);
         let mut blocks: HashMap<BlockHash, Bytes> = HashMap::new();
         for chunk in wanted.into_iter().collect::<Vec<_>>().chunks(BLOCKS_AT_ONCE) {
-            let wanted = chunk.iter().map(|hash| WantedBlock { hash: BlockHash(*hash), base: None });
+            let wanted =
+                chunk.iter().map(|hash| WantedBlock { hash: BlockHash(*hash), base: None });
             let request =
                 BlocksRequest { ns: self.devices[witness].root, blocks: wanted.collect() };
             let mut frames = remote.blocks(&request).await.expect("the server has all blocks");

@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use rand::Rng;
+use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -130,6 +131,11 @@ impl Machine {
 
     pub fn is_full(&self, actor: Actor) -> bool {
         self.lock().fate(actor).full
+    }
+
+    /// A number below 1,000.
+    pub fn one_in_a_thousand(&self) -> u32 {
+        self.lock().chance.random_range(0..1000)
     }
 
     fn time(&self) -> i64 {

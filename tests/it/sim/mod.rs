@@ -27,9 +27,23 @@ use machine::Machine;
 
 /// Seeds of every test run.
 const SEEDS: Range<u64> = 0..2000;
+/// In so many seeds every kind of trouble happens.
+const SEEDS_OF_ALL: u64 = 500;
 /// Every so many seeds one runs twice, and the same must happen.
-const REPLAY_EVERY: u64 = 50;
+const REPLAY_EVERY: u64 = 20;
 
+/// What the log says of each kind of trouble. In a whole run each of them happens.
+const TROUBLES: [&str; 9] = [
+    "is dead",
+    "is killed",
+    "the server is dead",
+    "the server is killed",
+    ": Lost",
+    ": Doubled",
+    ": Late",
+    "is full: true",
+    "conflicted copy",
+];
 /// Failures that are told in full.
 const LOGS_MAX: usize = 2;
 
@@ -79,6 +93,7 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let failed: Mutex<Vec<u64>> = Mutex::default();
+    let troubles: [AtomicU64; TROUBLES.len()] = Default::default();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let worker = || {
         loop {
@@ -87,6 +102,10 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
                 return;
             }
             let (kept, log) = run(seed);
+            for (count, trouble) in troubles.iter().zip(TROUBLES) {
+                let met = log.iter().filter(|line| line.contains(trouble)).count();
+                count.fetch_add(met as u64, Ordering::Relaxed);
+            }
             let again = if seed % replay_every == 0 { run(seed).1 } else { log.clone() };
             if kept && again == log {
                 continue;
@@ -99,7 +118,8 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
             if !kept {
                 eprintln!("seed {seed} failed:\n{}", log.join("\n"));
             }
-            if let Some(at) = (0..log.len().max(again.len())).find(|i| log.get(*i) != again.get(*i)) {
+            if let Some(at) = (0..log.len().max(again.len())).find(|i| log.get(*i) != again.get(*i))
+            {
                 let (one, other) = (log.get(at), again.get(at));
                 eprintln!("seed {seed} does not replay: line {at} is\n{one:?}\n{other:?}");
             }
@@ -111,8 +131,15 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
         }
     });
     let count = seeds.end - seeds.start;
-    println!("{count} seeds in {:?}", began.elapsed());
+    let met: Vec<String> = TROUBLES
+        .iter()
+        .zip(&troubles)
+        .map(|(name, count)| format!("{} x '{name}'", count.load(Ordering::Relaxed)))
+        .collect();
+    println!("{count} seeds in {:?}: {}", began.elapsed(), met.join(", "));
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_unstable();
+    let all = troubles.iter().all(|count| count.load(Ordering::Relaxed) > 0);
+    assert!(all || count < SEEDS_OF_ALL, "a kind of trouble never happened: {met:?}");
     assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());
 }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use drivefs::remote::Answer;
@@ -74,6 +77,8 @@ pub struct Acknowledged {
 /// The network of one world.
 pub struct Net {
     pub machine: Arc<Machine>,
+    /// How many in a thousand are lost of those requests that the world's thread waits for.
+    pub lost: AtomicU32,
     server: Mutex<Option<Arc<Inside>>>,
     parcels: Mutex<Vec<Parcel>>,
     /// Ends of connections whose client is dead: closing them would wake it.
@@ -90,7 +95,7 @@ pub struct Wire {
     pub device: usize,
     /// Closed when the process has died.
     pub boot: u64,
-    pub boots: Arc<std::sync::atomic::AtomicU64>,
+    pub boots: Arc<AtomicU64>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,6 +106,7 @@ impl Net {
     pub fn new(machine: Arc<Machine>) -> Arc<Self> {
         Arc::new(Self {
             machine,
+            lost: AtomicU32::new(0),
             server: Mutex::default(),
             parcels: Mutex::default(),
             graves: Mutex::default(),
@@ -275,7 +281,7 @@ fn shown(change: &Change) -> String {
 
 impl Wire {
     fn is_dead(&self) -> bool {
-        self.boots.load(std::sync::atomic::Ordering::SeqCst) != self.boot
+        self.boots.load(Ordering::SeqCst) != self.boot
             || self.net.machine.is_dead(Actor::Device(self.device))
     }
 }
@@ -295,8 +301,13 @@ impl Transport for Wire {
         if stall::is_elsewhere() {
             // The world's thread waits for this one: it cannot lie around.
             let dead = self.is_dead();
+            let lost = net.machine.one_in_a_thousand() < net.lost.load(Ordering::SeqCst);
             return Box::pin(async move {
-                if dead { Err("dead".into()) } else { net.serve(&letter).await }
+                if dead || lost {
+                    net.note(format!("  {device} {} is lost at once", letter.path));
+                    return Err("the request was lost".into());
+                }
+                net.serve(&letter).await
             });
         }
         if self.is_dead() {

@@ -60,7 +60,8 @@ fn fresh(device: &Device, count: usize, rng: &mut SmallRng) -> Vec<u8> {
     let mut state = seed | 1;
     bytes.extend((0..more).map(|i| {
         // Text and noise in turns, so that it compresses as files do.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         if (i / 4096) % 2 == 0 { b'a' + (i % 23) as u8 } else { (state >> 56) as u8 }
     }));
     bytes

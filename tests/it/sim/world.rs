@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use drivefs::remote::Remote;
@@ -55,7 +56,8 @@ struct Climate {
 impl Climate {
     fn draw(rng: &mut SmallRng) -> Self {
         // Each fault is absent in some worlds: it could hide what another one shows.
-        let mut chance = |most: u32| if rng.random_range(0..3) == 0 { 0 } else { rng.random_range(0..most) };
+        let mut chance =
+            |most: u32| if rng.random_range(0..3) == 0 { 0 } else { rng.random_range(0..most) };
         let (lost, doubled, late) = (chance(150), chance(80), chance(80));
         let (deaths, server_deaths, full) = (chance(40), chance(25), chance(20));
         Self {
@@ -162,6 +164,7 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
             ledger: vec![Vec::new(); count],
         };
         world.start_server().await;
+        net.lost.store(world.climate.lost, Ordering::SeqCst);
         for i in 0..count {
             if world.climate.skews {
                 let hour = 3_600_000_000_000;
@@ -431,8 +434,7 @@ impl World {
     }
 
     fn fill_disk(&mut self, count: usize, i: usize) {
-        let actor =
-            if self.rng.random_range(0..4) == 0 { Actor::Server } else { Actor::Device(i) };
+        let actor = if self.rng.random_range(0..4) == 0 { Actor::Server } else { Actor::Device(i) };
         let full = !self.machine.is_full(actor);
         self.note(format!("{count} the disk of {actor:?} is full: {full}"));
         self.machine.set_full(actor, full);
@@ -452,6 +454,7 @@ impl World {
     /// Ends all trouble and waits until everything is in step.
     async fn heal(&mut self) {
         self.note("all is well again".into());
+        self.net.lost.store(0, Ordering::SeqCst);
         for i in self.workers() {
             self.machine.set_full(Actor::Device(i), false);
             self.machine.spare(Actor::Device(i));
