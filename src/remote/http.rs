@@ -45,13 +45,23 @@ impl Remote {
                 "'{url}' is not a server address; it should look like https://drive.example.org"
             )));
         }
-        Ok(Self { way: Way::http(base.clone())?, base, token: Arc::new(RwLock::new(token)), link: Arc::default() })
+        Ok(Self {
+            way: Way::http(base.clone())?,
+            base,
+            token: Arc::new(RwLock::new(token)),
+            link: Arc::default(),
+        })
     }
 
     /// A client whose requests a simulation takes.
     pub fn over(transport: Arc<dyn Transport>, token: Option<String>) -> Self {
         let base = "http://simulated".to_owned();
-        Self { way: Way::Given(transport), base, token: Arc::new(RwLock::new(token)), link: Arc::default() }
+        Self {
+            way: Way::Given(transport),
+            base,
+            token: Arc::new(RwLock::new(token)),
+            link: Arc::default(),
+        }
     }
 
     pub fn link(&self) -> &Arc<Link> {
