@@ -106,7 +106,7 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
                 let met = log.iter().filter(|line| line.contains(trouble)).count();
                 count.fetch_add(met as u64, Ordering::Relaxed);
             }
-            let again = if seed % replay_every == 0 { run(seed).1 } else { log.clone() };
+            let again = if seed.is_multiple_of(replay_every) { run(seed).1 } else { log.clone() };
             if kept && again == log {
                 continue;
             }
