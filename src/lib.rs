@@ -8,6 +8,7 @@ pub mod fs;
 pub mod fuse;
 pub mod history;
 pub mod home;
+pub mod host;
 pub mod journal;
 pub mod remote;
 pub mod spool;

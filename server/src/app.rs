@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Store;
 use crate::metadata::epochs;
@@ -55,7 +56,7 @@ impl Server {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data)?;
         let lock = lock_data(&config.data)?;
-        let drive = open_drive(&config).await?;
+        let drive = open_drive(&config, None).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -92,7 +93,7 @@ impl Server {
         }
         self.watching.abort();
         let store = self.drive.store.clone();
-        tokio::task::spawn_blocking(move || store.close()).await?;
+        host::blocking(move || store.close()).await?;
         Ok(())
     }
 }
@@ -104,9 +105,34 @@ pub fn open_store(config: &Config) -> anyhow::Result<Store> {
         .with_context(|| format!("cannot open the database {}", config.metadata.display()))
 }
 
-async fn open_drive(config: &Config) -> anyhow::Result<Drive> {
+/// A server without a socket: for simulations.
+pub struct Inside {
+    drive: Drive,
+    door: api::Inside,
+}
+
+impl Inside {
+    /// Opens a server over the metadata of `config` and these packs.
+    pub async fn open(config: Config, packs: BlockStore) -> anyhow::Result<Self> {
+        make_data_dir(&config.data)?;
+        let drive = open_drive(&config, Some(packs)).await?;
+        let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
+        let door = api::Inside::new(shared, &config.roles);
+        Ok(Self { drive, door })
+    }
+
+    pub fn drive(&self) -> &Drive {
+        &self.drive
+    }
+
+    pub fn door(&self) -> &api::Inside {
+        &self.door
+    }
+}
+
+async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Result<Drive> {
     let metadata = config.clone();
-    let store = tokio::task::spawn_blocking(move || open_store(&metadata)).await??;
+    let store = host::blocking(move || open_store(&metadata)).await??;
     let known = store.read(|sql| server::note(sql, KEY_NOTE)).await?;
     let keys = KeyRing::load(&config.data, known.is_none())?;
     let fingerprint = keys.fingerprint();
@@ -114,7 +140,7 @@ async fn open_drive(config: &Config) -> anyhow::Result<Drive> {
     let (noted, server_id) = store
         .write(move |sql| {
             let noted = server::note_once(sql, KEY_NOTE, &fingerprint)?;
-            let fresh = uuid::Uuid::from_bytes(rand::random()).simple().to_string();
+            let fresh = uuid::Uuid::from_bytes(host::random()).simple().to_string();
             if let Some(quota) = quota {
                 server::set_note(sql, QUOTA_NOTE, &quota.to_string())?;
             }
@@ -130,8 +156,10 @@ async fn open_drive(config: &Config) -> anyhow::Result<Drive> {
         );
     }
     let (dir, min_free) = (config.blocks.clone(), config.min_free_bytes);
-    let blocks =
-        tokio::task::spawn_blocking(move || BlockStore::open_local(&dir, min_free)).await??;
+    let blocks = match packs {
+        Some(packs) => packs,
+        None => host::blocking(move || BlockStore::open_local(&dir, min_free)).await??,
+    };
     Ok(Drive {
         store,
         blocks,

@@ -1,14 +1,12 @@
 //! The wall clock and fresh ids: the server's only sources of both.
 
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
-
 use drivefs_core::node::TimeNs;
+
+use crate::host;
 
 /// Nanoseconds since the Unix epoch.
 pub fn now_ns() -> TimeNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    host::now()
 }
 
 /// Seconds since the Unix epoch.

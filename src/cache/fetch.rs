@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::BlockCache;
 use super::CacheError;
 use super::lock;
+use crate::host;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::remote::unpack;
@@ -90,9 +91,7 @@ impl BlockCache {
         hash: BlockHash,
     ) -> Result<Bytes, CacheError> {
         let this = self.clone();
-        let local = tokio::task::spawn_blocking(move || this.get_local(&hash))
-            .await
-            .expect("reading a block does not panic")?;
+        let local = host::blocking(move || this.get_local(&hash)).await?;
         match local {
             Some(block) => Ok(block),
             None => self.fetch(ns, hash).await,

@@ -25,6 +25,7 @@ use super::slots::is_slot;
 use super::slots::number_of;
 use super::slots::place_of;
 use super::slots::shared_id;
+use crate::host;
 use crate::state::Conn;
 use crate::state::Db;
 use crate::state::DbError;
@@ -152,6 +153,7 @@ impl DataFiles {
 
     /// Creates a data file, or opens it when it is there.
     pub fn create(&self, id: FileId) -> io::Result<Arc<File>> {
+        host::before_write()?;
         let file = File::options()
             .read(true)
             .write(true)

@@ -25,6 +25,7 @@ use super::direct::Run;
 use super::direct::RunWriter;
 use super::lock;
 use super::slots::shared_id;
+use crate::host;
 use crate::state::CachedBlock;
 use crate::state::FileId;
 
@@ -97,7 +98,7 @@ impl BlockCache {
         };
         if start {
             let this = self.clone();
-            tokio::task::spawn_blocking(move || this.write_waiting());
+            host::detach(&tokio::runtime::Handle::current(), move || this.write_waiting());
         }
     }
 

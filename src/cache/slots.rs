@@ -22,6 +22,7 @@ use rustix::fs::fallocate;
 use rustix::fs::seek;
 use rustix::io::Errno;
 
+use crate::host;
 use crate::state::FileId;
 
 /// Distance of slots in a heap (bytes).
@@ -146,6 +147,7 @@ impl Slice {
 
     /// Writes bytes that make the content `len` long, where it was `before` long.
     pub fn write_at(&self, bytes: &[u8], offset: u64, before: u64, len: u64) -> io::Result<()> {
+        host::before_write()?;
         if self.slot && offset == 0 && len == bytes.len() as u64 && len != before {
             // The common case of a whole small file: header and bytes in one go.
             let mut all = Vec::with_capacity(bytes.len() + HEADER_BYTES as usize);
@@ -163,6 +165,7 @@ impl Slice {
 
     /// Sets the length; growth reads as zeros.
     pub fn set_len(&self, before: u64, len: u64) -> io::Result<()> {
+        host::before_write()?;
         if !self.slot {
             return self.file.set_len(len);
         }
@@ -229,6 +232,7 @@ impl Slice {
     }
 
     fn set_header(&self, len: u64) -> io::Result<()> {
+        host::before_write()?;
         self.file.write_all_at(&header(len), self.start - HEADER_BYTES)
     }
 }

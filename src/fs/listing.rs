@@ -15,6 +15,7 @@ use drivefs_core::wire::ListRequest;
 use super::DriveFs;
 use super::lock;
 use crate::cache::CacheError;
+use crate::host;
 use crate::remote::RemoteError;
 use crate::spool::SpoolError;
 use crate::state::Nid;
@@ -85,9 +86,7 @@ impl DriveFs {
             let last: Option<Name> = page.dirents.last().map(|d| d.name.clone());
             let more = page.more;
             let (tree, folder) = (self.tree.clone(), folder.clone());
-            tokio::task::spawn_blocking(move || tree.apply_list(&folder, &page))
-                .await
-                .expect("applying a listing does not panic")?;
+            host::blocking(move || tree.apply_list(&folder, &page)).await?;
             if !more {
                 return Ok(());
             }
@@ -112,9 +111,7 @@ impl DriveFs {
         };
         let page = self.within(self.remote.changes(&request)).await.map_err(remote)?;
         let tree = self.tree.clone();
-        tokio::task::spawn_blocking(move || tree.apply_first(ns, &page))
-            .await
-            .expect("applying does not panic")
+        host::blocking(move || tree.apply_first(ns, &page)).await
     }
 
     pub(super) fn check_link(&self) -> Result<(), TreeError> {

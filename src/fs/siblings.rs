@@ -16,6 +16,7 @@ use drivefs_core::manifest::Root;
 use drivefs_core::node::NodeKind;
 
 use super::lock;
+use crate::host;
 use crate::spool::Content;
 use crate::spool::is_past;
 use crate::state::Nid;
@@ -85,7 +86,7 @@ impl super::DriveFs {
             return;
         }
         let (nid, tree, siblings) = (content.nid, self.tree.clone(), self.siblings.clone());
-        self.spool.runtime().spawn_blocking(move || {
+        host::detach(self.spool.runtime(), move || {
             if let Err(error) = fetch_beside(&tree, &siblings, nid) {
                 tracing::debug!(%error, "fetching small files ahead");
             }
@@ -96,7 +97,7 @@ impl super::DriveFs {
 fn fetch_beside(tree: &Arc<Tree>, siblings: &Siblings, nid: Nid) -> Result<(), TreeError> {
     let places = tree.db().peek(|c| c.places(nid))?;
     let Some((folder, name)) = places.into_iter().next() else { return Ok(()) };
-    let Some((behind, step)) = siblings.note(folder, &name, Instant::now()) else { return Ok(()) };
+    let Some((behind, step)) = siblings.note(folder, &name, host::instant()) else { return Ok(()) };
     let entries = tree.list(folder, &behind, step)?;
     let last = entries.last().filter(|_| entries.len() == step).map(|entry| entry.name.clone());
     siblings.went(folder, last);
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn a_run_in_one_folder_is_worth_steps_that_grow_and_go_around() {
         let siblings = Siblings::default();
-        let now = Instant::now();
+        let now = host::instant();
         for n in 1..RUN_READS {
             assert_eq!(siblings.note(5, &[n as u8], now), None);
         }
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn reads_here_and_there_and_now_and_then_are_no_run() {
         let siblings = Siblings::default();
-        let now = Instant::now();
+        let now = host::instant();
         for n in 0..1000 {
             assert_eq!(siblings.note(n, b"a", now), None);
         }

@@ -10,14 +10,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
-use drivefs_core::node::TimeNs;
 use tokio::sync::Notify;
 
+pub use crate::host::now;
 use crate::state::BaseDirent;
 use crate::state::BaseNode;
 use crate::state::Conn;
@@ -141,10 +139,4 @@ impl Journal {
             }),
         }
     }
-}
-
-/// The wall clock in nanoseconds since the epoch.
-pub fn now() -> TimeNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -7,10 +7,10 @@ use drivefs_core::codec;
 use drivefs_core::frame::OwnedFrame;
 use drivefs_core::frame::Splitter;
 use drivefs_core::id::BlockHash;
-use reqwest::Response;
 
 use super::Remote;
 use super::RemoteError;
+use super::way::Response;
 
 /// Frames of one answer. What was not asked for yet is not read from the connection either.
 pub struct Frames {
@@ -31,7 +31,7 @@ impl Frames {
             if let Some(frame) = self.ready.pop_front() {
                 return Ok(Some(frame));
             }
-            let piece = self.response.chunk().await.map_err(|e| self.remote.broken(&e))?;
+            let piece = self.response.chunk().await.map_err(|e| self.remote.broken(e))?;
             let Some(piece) = piece else {
                 if self.splitter.is_whole() {
                     return Ok(None);

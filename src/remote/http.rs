@@ -1,6 +1,5 @@
 //! The sync protocol over HTTP.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -13,35 +12,25 @@ use drivefs_core::wire;
 use drivefs_core::wire::Account;
 use drivefs_core::wire::ErrorBody;
 use drivefs_core::wire::ErrorCode;
-use reqwest::Method;
-use reqwest::RequestBuilder;
-use reqwest::Response;
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_LENGTH;
-use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Link;
 use super::RemoteError;
 use super::frames::Frames;
-
-/// Longest wait for a connection.
-const CONNECT_WAIT: Duration = Duration::from_secs(2);
-/// Longest silence of a server that should be answering. Uncached reads must fail within 5 s.
-const QUICK_SILENCE: Duration = Duration::from_secs(4);
-/// Longest silence where the server works or waits: commits, packs, long polls.
-const WORK_SILENCE: Duration = Duration::from_secs(100);
-/// Bytes of a request line and a status line beside path, headers and body, about.
-const LINES_BYTES: usize = 36;
+use super::way::Broken;
+use super::way::Patience;
+use super::way::QUICK_SILENCE;
+use super::way::Request;
+use super::way::Response;
+use super::way::Transport;
+use super::way::Way;
 
 /// A client of one server under one account. Cheap to clone.
 #[derive(Clone)]
 pub struct Remote {
-    /// For requests that the server answers at once.
-    quick: reqwest::Client,
-    /// For requests that make the server work, or wait.
-    patient: reqwest::Client,
+    way: Way,
     base: String,
     token: Arc<RwLock<Option<String>>>,
     link: Arc<Link>,
@@ -56,25 +45,23 @@ impl Remote {
                 "'{url}' is not a server address; it should look like https://drive.example.org"
             )));
         }
-        // A second install finds the first: both are the same provider.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = |silence: Duration| {
-            reqwest::Client::builder()
-                .connect_timeout(CONNECT_WAIT)
-                .read_timeout(silence)
-                .tcp_nodelay(true)
-                .pool_idle_timeout(Duration::from_secs(80))
-                .user_agent(concat!("drivefs/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|e| RemoteError::Protocol(chain(&e)))
-        };
         Ok(Self {
-            quick: client(QUICK_SILENCE)?,
-            patient: client(WORK_SILENCE)?,
+            way: Way::http(base.clone())?,
             base,
             token: Arc::new(RwLock::new(token)),
             link: Arc::default(),
         })
+    }
+
+    /// A client whose requests a simulation takes.
+    pub fn over(transport: Arc<dyn Transport>, token: Option<String>) -> Self {
+        let base = "http://simulated".to_owned();
+        Self {
+            way: Way::Given(transport),
+            base,
+            token: Arc::new(RwLock::new(token)),
+            link: Arc::default(),
+        }
     }
 
     pub fn link(&self) -> &Arc<Link> {
@@ -96,12 +83,11 @@ impl Remote {
     }
 
     pub async fn login(&self, r: &wire::LoginRequest) -> Result<wire::LoginReply, RemoteError> {
-        self.post(&self.patient, "/auth/v1/login", r).await
+        self.post(Patience::Working, "/auth/v1/login", r).await
     }
 
     pub async fn logout(&self) -> Result<(), RemoteError> {
-        let request = self.request(&self.quick, Method::POST, "/auth/v1/logout");
-        self.send(request, 0, "/auth/v1/logout").await.map(drop)
+        self.send(self.request("POST", "/auth/v1/logout", Patience::Quick)).await.map(drop)
     }
 
     pub async fn account(&self) -> Result<Account, RemoteError> {
@@ -116,13 +102,12 @@ impl Remote {
         &self,
         r: &wire::TokenRequest,
     ) -> Result<wire::TokenReply, RemoteError> {
-        self.post(&self.quick, "/auth/v1/tokens", r).await
+        self.post(Patience::Quick, "/auth/v1/tokens", r).await
     }
 
     pub async fn revoke_token(&self, name: &str) -> Result<(), RemoteError> {
         let path = format!("/auth/v1/tokens/{}", path_segment(name));
-        let request = self.request(&self.quick, Method::DELETE, &path);
-        self.send(request, 0, &path).await.map(drop)
+        self.send(self.request("DELETE", &path, Patience::Quick)).await.map(drop)
     }
 
     /// Which of these blocks the namespace's owner does not hold.
@@ -133,48 +118,41 @@ impl Remote {
     ) -> Result<Vec<BlockHash>, RemoteError> {
         let request = wire::MissingRequest { ns, hashes };
         let reply: wire::MissingReply =
-            self.post(&self.patient, "/sync/v1/missing", &request).await?;
+            self.post(Patience::Working, "/sync/v1/missing", &request).await?;
         Ok(reply.missing)
     }
 
     /// Stores blocks; when this returns they are durable.
     pub async fn put_pack(&self, ns: NamespaceId, body: Vec<Bytes>) -> Result<(), RemoteError> {
         let path = format!("/sync/v1/packs?ns={ns}");
-        let len = body.iter().map(Bytes::len).sum();
-        let pieces = futures_util::stream::iter(body.into_iter().map(Ok::<_, Infallible>));
-        let request = self
-            .request(&self.patient, Method::POST, &path)
-            .header(CONTENT_LENGTH, len)
-            .body(reqwest::Body::wrap_stream(pieces));
-        let response = self.send(request, len, &path).await?;
+        let request = Request { body, ..self.request("POST", &path, Patience::Working) };
+        let response = self.send(request).await?;
         let _: wire::PackReply = self.json(response).await?;
         Ok(())
     }
 
     /// Fetches blocks; the answer is read frame by frame.
     pub async fn blocks(&self, request: &wire::BlocksRequest) -> Result<Frames, RemoteError> {
-        let path = "/sync/v1/blocks";
         let body = to_json(request)?;
-        let len = body.len();
-        let request = self.json_request(&self.quick, path, body);
-        let response = self.send(request, len, path).await?;
+        let request = self.json_request("/sync/v1/blocks", body, Patience::Quick);
+        let response = self.send(request).await?;
         Ok(Frames::new(self.clone(), response))
     }
 
     pub async fn commit(&self, r: &wire::CommitRequest) -> Result<wire::CommitReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/commit", r).await
+        self.post(Patience::Working, "/sync/v1/commit", r).await
     }
 
     pub async fn changes(
         &self,
         r: &wire::ChangesRequest,
     ) -> Result<wire::ChangesReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/changes", r).await
+        self.post(Patience::Working, "/sync/v1/changes", r).await
     }
 
     /// One page of a folder's entries.
     pub async fn list(&self, r: &wire::ListRequest) -> Result<wire::ListReply, RemoteError> {
-        self.post(&self.quick, "/sync/v1/list", r).await
+        self.post(Patience::Quick, "/sync/v1/list", r).await
     }
 
     /// Versions of a file.
@@ -182,99 +160,78 @@ impl Remote {
         &self,
         r: &wire::VersionsRequest,
     ) -> Result<wire::VersionsReply, RemoteError> {
-        self.post(&self.quick, "/sync/v1/versions", r).await
+        self.post(Patience::Quick, "/sync/v1/versions", r).await
     }
 
     /// Pins a version, or lets it go.
     pub async fn keep(&self, r: &wire::KeepRequest) -> Result<wire::KeepReply, RemoteError> {
-        self.post(&self.quick, "/sync/v1/keep", r).await
+        self.post(Patience::Quick, "/sync/v1/keep", r).await
     }
 
     /// What a folder held at a time.
     pub async fn past(&self, r: &wire::PastRequest) -> Result<wire::PastReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/past", r).await
+        self.post(Patience::Working, "/sync/v1/past", r).await
     }
 
     /// What was deleted out of a folder.
     pub async fn gone(&self, r: &wire::GoneRequest) -> Result<wire::GoneReply, RemoteError> {
-        self.post(&self.quick, "/sync/v1/gone", r).await
+        self.post(Patience::Quick, "/sync/v1/gone", r).await
     }
 
     /// What happened in a namespace.
     pub async fn events(&self, r: &wire::EventsRequest) -> Result<wire::EventsReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/events", r).await
+        self.post(Patience::Working, "/sync/v1/events", r).await
     }
 
     pub async fn trash(&self, r: &wire::TrashRequest) -> Result<wire::TrashReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/trash", r).await
+        self.post(Patience::Working, "/sync/v1/trash", r).await
     }
 
     pub async fn empty_trash(
         &self,
         r: &wire::EmptyRequest,
     ) -> Result<wire::EmptyReply, RemoteError> {
-        self.post(&self.patient, "/sync/v1/trash/empty", r).await
+        self.post(Patience::Working, "/sync/v1/trash/empty", r).await
     }
 
     /// Held by the server until something changed or the time is up.
     pub async fn poll(&self, r: &wire::PollRequest) -> Result<wire::PollReply, RemoteError> {
-        let body = to_json(r)?;
-        let len = body.len();
         let wait = Duration::from_secs(r.timeout_secs) + QUICK_SILENCE;
-        let request = self.json_request(&self.patient, "/sync/v1/poll", body).timeout(wait);
-        let response = self.send(request, len, "/sync/v1/poll").await?;
+        let request = self.json_request("/sync/v1/poll", to_json(r)?, Patience::UpTo(wait));
+        let response = self.send(request).await?;
         self.json(response).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RemoteError> {
-        let request = self.request(&self.quick, Method::GET, path);
-        let response = self.send(request, 0, path).await?;
+        let response = self.send(self.request("GET", path, Patience::Quick)).await?;
         self.json(response).await
     }
 
     async fn post<T: DeserializeOwned>(
         &self,
-        http: &reqwest::Client,
+        patience: Patience,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, RemoteError> {
-        let body = to_json(body)?;
-        let len = body.len();
-        let response = self.send(self.json_request(http, path, body), len, path).await?;
+        let response = self.send(self.json_request(path, to_json(body)?, patience)).await?;
         self.json(response).await
     }
 
-    fn json_request(&self, http: &reqwest::Client, path: &str, body: Vec<u8>) -> RequestBuilder {
-        self.request(http, Method::POST, path).header("content-type", "application/json").body(body)
+    fn json_request(&self, path: &str, body: Vec<u8>, patience: Patience) -> Request {
+        Request { json: true, body: vec![body.into()], ..self.request("POST", path, patience) }
     }
 
-    fn request(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
-        let request = http
-            .request(method, format!("{}{path}", self.base))
-            .header(wire::WIRE_HEADER, wire::WIRE_VERSION);
-        match &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
+    fn request(&self, method: &'static str, path: &str, patience: Patience) -> Request {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = path.to_owned();
+        Request { method, path, token, json: false, body: Vec::new(), patience }
     }
 
     /// Sends and judges the status; the body is still to be read.
-    async fn send(
-        &self,
-        request: RequestBuilder,
-        body_len: usize,
-        path: &str,
-    ) -> Result<Response, RemoteError> {
-        let (http, request) = request.build_split();
-        let request = request.map_err(|e| RemoteError::Protocol(chain(&e)))?;
-        // user-agent, host and content-length are added below this layer.
-        let sent = LINES_BYTES + path.len() + head_bytes(request.headers()) + 80 + body_len;
-        self.link.count(sent, 0);
-        let response = match http.execute(request).await {
-            Ok(response) => response,
-            Err(e) => return Err(self.broken(&e)),
-        };
-        self.link.count(0, LINES_BYTES + head_bytes(response.headers()));
+    async fn send(&self, request: Request) -> Result<Response, RemoteError> {
+        let sent = self.way.send(request, |bytes| self.link.count(bytes, 0)).await?;
+        let response = sent.map_err(|e| self.broken(e))?;
+        self.link.count(0, response.head_bytes());
         if response.status().is_success() {
             self.link.up();
             self.link.set_locked_out(false);
@@ -300,23 +257,18 @@ impl Remote {
     }
 
     async fn body(&self, response: Response) -> Result<Bytes, RemoteError> {
-        let body = response.bytes().await.map_err(|e| self.broken(&e))?;
+        let body = response.bytes().await.map_err(|e| self.broken(e))?;
         self.link.count(0, body.len());
         Ok(body)
     }
 
-    pub(super) fn broken(&self, e: &reqwest::Error) -> RemoteError {
-        // The innermost cause says it: refused, timed out, no route.
-        let mut cause: &dyn std::error::Error = e;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        let why = if e.is_timeout() {
+    pub(super) fn broken(&self, broken: Broken) -> RemoteError {
+        let why = if broken.silent {
             format!("{} does not answer in time", self.base)
         } else {
-            format!("cannot reach {}: {cause}", self.base)
+            format!("cannot reach {}: {}", self.base, broken.cause)
         };
-        if e.is_timeout() {
+        if broken.silent {
             self.link.fell_silent(&why);
         } else {
             self.link.down(&why);
@@ -344,21 +296,6 @@ fn refused(status: StatusCode, body: &[u8], url: &str) -> RemoteError {
         }
         Err(_) => RemoteError::Protocol(format!("status {status}, and not from drivefs-server")),
     }
-}
-
-fn head_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum()
-}
-
-/// An error with all its causes: reqwest's own text leaves out the interesting part.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn path_segment(text: &str) -> String {

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::host;
+
 /// How long requests that a reader waits for fail at once after one went unanswered.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -53,20 +55,20 @@ impl Link {
     /// vain too. Any answer ends it.
     pub fn is_silent(&self) -> bool {
         let until = self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        until.is_some_and(|until| host::instant() < until)
     }
 
     /// Notes that the server left a request without an answer.
     pub fn fell_silent(&self, why: &str) {
         *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Instant::now() + SILENCE);
+            Some(host::instant() + SILENCE);
         self.down(why);
     }
 
     /// Notes bytes of an answer that is still arriving.
     pub(super) fn heard(&self, received: usize) {
         self.count(0, received);
-        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(host::instant());
     }
 
     /// When bytes of an answer for a reader last arrived.

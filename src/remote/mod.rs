@@ -7,9 +7,13 @@ mod error;
 mod frames;
 mod http;
 mod link;
+mod way;
 
 pub use error::RemoteError;
 pub use frames::Frames;
 pub use frames::unpack;
 pub use http::Remote;
 pub use link::Link;
+pub use way::Answer;
+pub use way::Request;
+pub use way::Transport;

@@ -23,6 +23,7 @@ use crate::cache::CacheError;
 use crate::cache::owner_of;
 use crate::cache::place_of;
 use crate::cache::read_append;
+use crate::host;
 use crate::state::CachedBlock;
 use crate::state::Conn;
 use crate::state::DbError;
@@ -102,7 +103,7 @@ impl Spool {
         blocks: &mut Vec<CachedBlock>,
     ) -> Result<Option<Cuts>, SpoolError> {
         self.stop_writes(content)?;
-        self.runtime.block_on(self.load_map(content))?;
+        host::block_on(&self.runtime, self.load_map(content))?;
         let (layer, size, whole, dirty, old) = {
             let parts = content.parts();
             let Some(layer) = &parts.frozen else { return Ok(None) };
@@ -223,7 +224,8 @@ impl Spool {
                 }
                 Piece::Block { hash, within } => {
                     if !self.cache.read_local(&hash, within, len, &mut out)? {
-                        let block = self.runtime.block_on(self.cache.fetch(content.ns, hash))?;
+                        let fetch = self.cache.fetch(content.ns, hash);
+                        let block = host::block_on(&self.runtime, fetch)?;
                         out.extend_from_slice(&block[within as usize..][..len]);
                     }
                 }

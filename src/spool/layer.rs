@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::ranges::RangeSet;
 use crate::cache::DataFiles;
 use crate::cache::Slice;
+use crate::host;
 use crate::state::FileId;
 
 const RECORD_BYTES: usize = 24;
@@ -172,6 +173,7 @@ impl Layer {
 }
 
 fn log(mut map: &File, kind: u32, a: u64, b: u64) -> io::Result<()> {
+    host::before_write()?;
     let mut record = [0; RECORD_BYTES];
     record[..4].copy_from_slice(&kind.to_le_bytes());
     record[8..16].copy_from_slice(&a.to_le_bytes());

@@ -30,9 +30,9 @@ use std::time::Instant;
 
 use drivefs_core::limits::FILE_MAX_BYTES_DEFAULT;
 use drivefs_core::manifest::Root;
-use drivefs_core::node::TimeNs;
 
 use crate::cache::BlockCache;
+use crate::host;
 use crate::journal::Journal;
 use crate::state::Db;
 use crate::state::Nid;
@@ -138,19 +138,19 @@ impl Spool {
     /// Time since this process last wrote to a file; none when it did not lately.
     pub fn quiet(&self, nid: Nid) -> Option<Duration> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.get(&nid).map(Instant::elapsed)
+        written.get(&nid).map(|at| host::since(*at))
     }
 
     fn note_write(&self, nid: Nid) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(nid, Instant::now());
+        written.insert(nid, host::instant());
     }
 
     /// Drops the entries of contents that nobody uses any more.
     pub fn forget_unused(&self) {
         self.lock().retain(|_, c| c.strong_count() > 0);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|_, at| at.elapsed() < WRITTEN_KEPT);
+        written.retain(|_, at| host::since(*at) < WRITTEN_KEPT);
     }
 
     /// Drops one entry when nobody uses it.
@@ -179,7 +179,7 @@ impl Spool {
         let live = open(node.live)?;
         // Bytes came after the row was last saved: an earlier process died. Its data file knows when.
         let mtime = match &live {
-            Some(layer) if below != node.size => Some(modified(&layer.data.file)?),
+            Some(layer) if below != node.size => Some(host::modified(&layer.data.file)?),
             _ => None,
         };
         let parts = Parts {
@@ -212,10 +212,4 @@ impl Spool {
 fn note_privileges(content: &Content, node: &Node) {
     content.suid.store(node.attrs.mode & SUID_BITS != 0, Ordering::Relaxed);
     content.capability.store(node.xattrs.contains_key(CAPABILITY_XATTR), Ordering::Relaxed);
-}
-
-fn modified(file: &std::fs::File) -> std::io::Result<TimeNs> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = file.metadata()?;
-    Ok(meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
 }

@@ -19,6 +19,7 @@ use super::ahead::WINDOW_LAST_BYTES;
 use super::content::NeedsMap;
 use super::content::Piece;
 use crate::cache::read_append;
+use crate::host;
 
 /// Rounds of fetch and read before a read gives up (the cache may be smaller than the read).
 const ROUNDS_MAX: usize = 4;
@@ -63,10 +64,7 @@ impl Spool {
                 return Ok(bytes);
             }
             let (this, content, range) = (self.clone(), content.clone(), range.clone());
-            let read =
-                tokio::task::spawn_blocking(move || this.compose(&content, range, &held, true))
-                    .await
-                    .expect("reading does not panic")?;
+            let read = host::blocking(move || this.compose(&content, range, &held, true)).await?;
             if let Some(bytes) = read {
                 return Ok(bytes);
             }
@@ -81,7 +79,7 @@ impl Spool {
         offset: u64,
         len: usize,
     ) -> Result<Bytes, SpoolError> {
-        self.runtime.block_on(self.read(content, offset, len))
+        host::block_on(&self.runtime, self.read(content, offset, len))
     }
 
     /// Puts a range together from what is held and what is here; none when something is missing.

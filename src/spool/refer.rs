@@ -22,6 +22,7 @@ use super::SpoolError;
 use super::content::Base;
 use super::freeze::owner;
 use super::past::is_past;
+use crate::host;
 use crate::journal::now;
 use crate::state::CachedBlock;
 
@@ -144,7 +145,7 @@ impl Spool {
                 return Err(e);
             }
         }
-        self.runtime.block_on(self.load_map(content))?;
+        host::block_on(&self.runtime, self.load_map(content))?;
         let parts = content.parts();
         if parts.frozen.is_some() {
             return Ok(None);
@@ -261,7 +262,8 @@ impl Spool {
             let within = (at - start) as usize;
             let len = (entry.len as usize - within).min((range.end - at) as usize);
             if !self.cache.read_local(&entry.hash, within as u32, len, &mut out)? {
-                let block = self.runtime.block_on(self.cache.fetch(content.ns, entry.hash))?;
+                let fetch = self.cache.fetch(content.ns, entry.hash);
+                let block = host::block_on(&self.runtime, fetch)?;
                 out.extend_from_slice(&block[within..within + len]);
             }
             at += len as u64;

@@ -40,6 +40,7 @@ use super::batch::settle;
 use super::redo;
 use super::redo::RedoLog;
 use super::redo::push_statement;
+use crate::host;
 
 /// Version of the schema, in `PRAGMA user_version`: `schema.sql` is version 1, and each step leads
 /// to the next.
@@ -146,11 +147,15 @@ impl Db {
             unsettled: AtomicU64::new(0),
             changes: AtomicU64::new(0),
         });
-        let (began, batches) = mpsc::channel();
-        let settling = core.clone();
-        let settler = thread::Builder::new()
-            .name("settle".into())
-            .spawn(move || settle(&settling, &batches))?;
+        let (mut began, mut settler) = (None, None);
+        // A simulation has one thread: its batches are committed by reads and by `flush`.
+        if !host::is_simulated() {
+            let (sender, batches) = mpsc::channel();
+            let settling = core.clone();
+            let thread = thread::Builder::new().name("settle".into());
+            settler = Some(thread.spawn(move || settle(&settling, &batches))?);
+            began = Some(sender);
+        }
         Ok(Self {
             core,
             path: path.to_owned(),
@@ -158,8 +163,8 @@ impl Db {
             next_reader: AtomicUsize::new(0),
             wal,
             checkpointer: Mutex::new(None),
-            began: Some(began),
-            settler: Some(settler),
+            began,
+            settler,
         })
     }
 
@@ -170,6 +175,7 @@ impl Db {
         f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let _alone = Alone::enter();
+        host::before_write().map_err(DbError::from)?;
         let mut writer = self.core.writer();
         writer.begin()?;
         let redo = RefCell::new(Vec::new());
@@ -216,6 +222,7 @@ impl Db {
         f: impl FnOnce(&Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let _alone = Alone::enter();
+        host::before_write().map_err(DbError::from)?;
         let mut writer = self.core.writer();
         self.core.settle(&mut writer)?;
         run(&writer.conn, "BEGIN IMMEDIATE")?;
@@ -223,7 +230,7 @@ impl Db {
         let result = f(&Conn::plain(&writer.conn));
         writer.torn = false;
         match result {
-            Ok(value) => match run(&writer.conn, "COMMIT") {
+            Ok(value) => match commit(&writer) {
                 Ok(()) => {
                     self.core.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.core.changes.fetch_add(1, Ordering::AcqRel);
@@ -395,6 +402,11 @@ impl Damaged {
         }
         out
     }
+}
+
+fn commit(writer: &Writer) -> Result<(), DbError> {
+    host::before_write()?;
+    run(&writer.conn, "COMMIT")
 }
 
 /// Where the changes lie that the database at `path` does not have yet.

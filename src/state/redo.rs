@@ -23,6 +23,7 @@ use rustix::fs::FlockOperation;
 use rustix::fs::flock;
 
 use super::DbError;
+use crate::host;
 
 const MAGIC: &[u8; 8] = b"dfsredo1";
 /// Magic and generation.
@@ -65,6 +66,7 @@ impl RedoLog {
 
     /// Appends the record of one change. A record that cannot be written whole is none.
     pub fn append(&mut self, body: &[u8]) -> io::Result<()> {
+        host::before_write()?;
         let mut record = Vec::with_capacity(HEAD_BYTES + body.len());
         record.extend_from_slice(&(body.len() as u32).to_le_bytes());
         record.extend_from_slice(&checksum(self.generation, body));

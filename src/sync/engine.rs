@@ -24,6 +24,7 @@ use super::rush::Rush;
 use super::rush::WINDOW;
 use super::upload::UploadError;
 use super::upload::Uploaded;
+use crate::host;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::state::Nid;
@@ -141,7 +142,7 @@ impl Engine {
             last_freeze: HashMap::new(),
             conflicts: 0,
             committed: 0,
-            rush: Rush::new(Instant::now()),
+            rush: Rush::new(host::instant()),
         };
         (engine, handle)
     }
@@ -154,35 +155,25 @@ impl Engine {
         let woken = self.tree.journal().woken();
         let mut backoff = Backoff::default();
         loop {
-            let (began, activity) = (Instant::now(), self.tree.journal().activity());
-            self.committed = 0;
-            let result = self.round().await;
+            let (began, activity) = (host::instant(), self.tree.journal().activity());
+            let wait = match self.step().await {
+                Ok(wait) => {
+                    backoff.reset();
+                    wait
+                }
+                Err(error) if error.is_locked_out() => LOCKED_OUT_WAIT,
+                Err(_) => backoff.wait(),
+            };
             // Under a stream of changes rounds take a part of the time, not all of it: whoever
             // changes things needs the processor and the database too, and many changes in one
             // commit cost little more than one.
             let gather = GATHER_PER_OP.saturating_mul(self.committed as u32).min(GATHER_MOST);
-            let pause = began.elapsed().saturating_mul(2).min(LONGEST_PAUSE).max(gather);
-            let wait = match result {
-                Ok(wait) => {
-                    backoff.reset();
-                    self.set_error(None);
-                    wait
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    let known = self.shared.status().error.as_ref() == Some(&text);
-                    if !error.is_offline() && !known {
-                        tracing::warn!(%error, "sync round failed");
-                    }
-                    self.set_error(Some(text));
-                    if error.is_locked_out() { LOCKED_OUT_WAIT } else { backoff.wait() }
-                }
-            };
+            let pause = host::since(began).saturating_mul(2).min(LONGEST_PAUSE).max(gather);
             self.shared.rounds.notify_waiters();
             // While the server is away local changes are no reason to knock; a hint is.
             let failed = wait_is_backoff(&self.shared);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = host::sleep(wait) => {}
                 () = self.shared.kick.notified() => {}
                 () = woken.notified(), if !failed => {}
                 Some(report) = self.inbox.recv() => self.take_report(report),
@@ -191,12 +182,31 @@ impl Engine {
             // In a rush every change would wake this up again.
             let pause = if self.rush.is_on() { pause.max(WINDOW) } else { pause };
             if busy && pause > SHORT_PAUSE {
-                tokio::time::sleep(pause).await;
-            }
-            while let Ok(report) = self.inbox.try_recv() {
-                self.take_report(report);
+                host::sleep(pause).await;
             }
         }
+    }
+
+    /// What jobs report, then one round; returns how long to sleep if nothing happens. `run` does
+    /// this again and again; a simulation takes step after step.
+    pub async fn step(&mut self) -> Result<Duration, SyncError> {
+        while let Ok(report) = self.inbox.try_recv() {
+            self.take_report(report);
+        }
+        self.committed = 0;
+        let result = self.round().await;
+        match &result {
+            Ok(_) => self.set_error(None),
+            Err(error) => {
+                let text = error.to_string();
+                let known = self.shared.status().error.as_ref() == Some(&text);
+                if !error.is_offline() && !known {
+                    tracing::warn!(%error, "sync round failed");
+                }
+                self.set_error(Some(text));
+            }
+        }
+        result
     }
 
     /// One round; returns how long to sleep if nothing happens.
@@ -250,7 +260,7 @@ impl Engine {
 
     /// True while programs change very much at once and nobody waits for the server.
     fn programs_first(&mut self) -> Result<bool, SyncError> {
-        let held = self.rush.holds(Instant::now(), self.tree.journal().activity());
+        let held = self.rush.holds(host::instant(), self.tree.journal().activity());
         if !held {
             return Ok(false);
         }
@@ -286,7 +296,7 @@ impl Engine {
             Err(UploadError::Remote(e)) if matches!(e, RemoteError::Offline(_)) => {
                 self.set_error(Some(e.to_string()));
                 // Not the files' fault: they are tried again when the server answers.
-                let until = Instant::now() + Duration::from_secs(1);
+                let until = host::instant() + Duration::from_secs(1);
                 self.refused.extend(report.nodes.into_iter().map(|n| (n, until)));
             }
             Err(e) => {
@@ -301,7 +311,7 @@ impl Engine {
 
     /// Notes that a node's change was refused, for `status` and for a later try.
     pub(super) fn refuse(&mut self, node: NodeId, why: &str) {
-        self.refused.insert(node, Instant::now() + REFUSED_WAIT);
+        self.refused.insert(node, host::instant() + REFUSED_WAIT);
         if let Err(error) = self.tree.refused(&node, why) {
             tracing::error!(%error, "could not note why a change was refused");
         }

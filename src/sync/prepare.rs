@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -16,6 +15,7 @@ use super::upload::Item;
 use super::upload::UploadError;
 use super::upload::Uploaded;
 use super::upload::upload;
+use crate::host;
 use crate::remote::Remote;
 use crate::spool::SpoolError;
 use crate::state::Nid;
@@ -58,7 +58,7 @@ impl Engine {
                 continue;
             }
             if let Some(&until) = self.refused.get(&id) {
-                let left = until.saturating_duration_since(Instant::now());
+                let left = until.saturating_duration_since(host::instant());
                 if !left.is_zero() {
                     again = again.min(left);
                     continue;
@@ -128,7 +128,7 @@ impl Engine {
         let quiet = written.unwrap_or(age);
         let content = self.tree.spool().loaded(node.local.nid);
         if content.is_some_and(|c| c.has_writers()) {
-            let last = self.last_freeze.get(&node.base.id).map_or(age, Instant::elapsed);
+            let last = self.last_freeze.get(&node.base.id).map_or(age, |at| host::since(*at));
             let wait = QUIET_OPEN.saturating_sub(quiet).min(OPEN_AT_MOST.saturating_sub(last));
             // Opened for writing and not written: wait for the first byte, or the close.
             let untouched = written.is_none() && size == 0;
@@ -148,7 +148,7 @@ impl Engine {
         for node in &nodes {
             self.busy.insert(*node);
             self.refused.remove(node);
-            self.last_freeze.insert(*node, Instant::now());
+            self.last_freeze.insert(*node, host::instant());
         }
         if small {
             self.jobs.0 += 1;
@@ -173,18 +173,16 @@ async fn run_job(
     ns: NamespaceId,
     files: Vec<(NodeId, Nid)>,
 ) -> JobResult {
-    let (began, count) = (Instant::now(), files.len());
+    let (began, count) = (host::instant(), files.len());
     let tree2 = tree.clone();
-    let frozen = tokio::task::spawn_blocking(move || freeze(&tree2, &files))
-        .await
-        .expect("freezing does not panic");
+    let frozen = host::blocking(move || freeze(&tree2, &files)).await;
     let (items, failed) = match frozen {
         Ok(both) => both,
         Err(e) => return (Err(e.into()), Vec::new()),
     };
-    let frozen_in = began.elapsed();
+    let frozen_in = host::since(began);
     let uploaded = upload(remote, tree.spool(), tree.db(), ns, items).await;
-    tracing::debug!(files = count, ?frozen_in, sent_in = ?began.elapsed() - frozen_in, "job");
+    tracing::debug!(files = count, ?frozen_in, sent_in = ?host::since(began) - frozen_in, "job");
     (uploaded, failed)
 }
 

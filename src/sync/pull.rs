@@ -8,6 +8,7 @@ use drivefs_core::wire::ErrorCode;
 
 use super::SyncError;
 use super::relist::take_page;
+use crate::host;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::tree::Tree;
@@ -93,9 +94,7 @@ async fn pull_pages(
             continue;
         }
         let at_tree = tree.clone();
-        let applied = tokio::task::spawn_blocking(move || at_tree.apply(ns, ns == root, &page))
-            .await
-            .expect("applying does not panic");
+        let applied = host::blocking(move || at_tree.apply(ns, ns == root, &page)).await;
         let applied = match applied {
             Err(TreeError::Torn) if more && limit < CHANGES_ROWS_MAX => {
                 limit = limit.saturating_mul(4).min(CHANGES_ROWS_MAX);

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -20,6 +19,7 @@ use drivefs_core::wire::Point;
 use super::SyncError;
 use super::engine::Engine;
 use super::plan::plan;
+use crate::host;
 use crate::journal::now;
 use crate::tree::PendingNode;
 use crate::tree::SentOp;
@@ -39,13 +39,11 @@ impl Engine {
     pub(super) async fn push(&mut self, ns: NamespaceId) -> Result<Duration, SyncError> {
         let mut batch = BATCH;
         loop {
-            let began = Instant::now();
+            let began = host::instant();
             // Names and attributes that are still ahead after the commit changed after this.
             let planned = self.tree.journal().position();
             let tree = self.tree.clone();
-            let (nodes, dirents) = tokio::task::spawn_blocking(move || tree.pending(ns, batch))
-                .await
-                .expect("reading intents does not panic")?;
+            let (nodes, dirents) = host::blocking(move || tree.pending(ns, batch)).await?;
             if nodes.is_empty() && dirents.is_empty() {
                 return Ok(Duration::MAX);
             }
@@ -63,7 +61,7 @@ impl Engine {
                 busy = self.busy.len(),
                 uploaded = self.uploaded.len(),
                 ?again,
-                took = ?began.elapsed(),
+                took = ?host::since(began),
                 "planned"
             );
             let full = nodes.len() >= batch || dirents.len() >= batch;
@@ -132,7 +130,7 @@ impl Engine {
     }
 
     fn is_ready(&self, node: &PendingNode) -> bool {
-        if self.refused.get(&node.base.id).is_some_and(|until| *until > Instant::now()) {
+        if self.refused.get(&node.base.id).is_some_and(|until| *until > host::instant()) {
             return false;
         }
         if node.local.kind != NodeKind::File {
@@ -146,7 +144,7 @@ impl Engine {
     }
 
     fn next_refused(&self) -> Duration {
-        let now = Instant::now();
+        let now = host::instant();
         self.refused
             .values()
             .map(|until| until.saturating_duration_since(now))
@@ -161,7 +159,7 @@ impl Engine {
         changes: Vec<Change>,
         planned: u64,
     ) -> Result<bool, SyncError> {
-        let began = Instant::now();
+        let began = host::instant();
         self.tree.note_inflight(&changes)?;
         let ops: Vec<Op> =
             changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
@@ -212,22 +210,20 @@ impl Engine {
             }
         }
         let progress = !sent.is_empty();
-        let committed_in = began.elapsed();
+        let committed_in = host::since(began);
         if progress {
             self.conflicts = 0;
             let at = Point { epoch: reply.epoch, seq: reply.seq };
             let tree = self.tree.clone();
-            tokio::task::spawn_blocking(move || tree.sent(ns, &sent, at))
-                .await
-                .expect("noting what was sent does not panic")?;
+            host::blocking(move || tree.sent(ns, &sent, at)).await?;
         }
-        tracing::debug!(?committed_in, noted_in = ?began.elapsed() - committed_in, "committed");
+        tracing::debug!(?committed_in, noted_in = ?host::since(began) - committed_in, "committed");
         if conflict {
             self.conflicts += 1;
             self.shared.want_pull();
             if self.conflicts > CONFLICTS_PATIENT {
                 // Something is wrong that pulling does not mend: do not spin.
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                host::sleep(Duration::from_secs(1)).await;
             }
             return Ok(false);
         }

@@ -12,6 +12,7 @@ use drivefs_core::wire::VersionsRequest;
 use drivefs_core::wire::Which;
 
 use super::SyncError;
+use crate::host;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::tree::Tree;
@@ -29,15 +30,11 @@ pub(super) async fn take_page(
 ) -> Result<Vec<NamespaceId>, SyncError> {
     let taking = tree.clone();
     let last = (!page.more).then(|| page.clone());
-    let taken = tokio::task::spawn_blocking(move || taking.take_listed(ns, from, &page))
-        .await
-        .expect("taking a list does not panic")?;
+    let taken = host::blocking(move || taking.take_listed(ns, from, &page)).await?;
     let Some(last) = last.filter(|_| taken) else { return Ok(Vec::new()) };
     let old = old_news(remote, tree, ns).await?;
     let ending = tree.clone();
-    Ok(tokio::task::spawn_blocking(move || ending.end_relist(ns, &last, &old))
-        .await
-        .expect("following a list does not panic")?)
+    Ok(host::blocking(move || ending.end_relist(ns, &last, &old)).await?)
 }
 
 /// Files that changed on a restored server since, and whose content here is in their history
@@ -48,9 +45,7 @@ async fn old_news(
     ns: NamespaceId,
 ) -> Result<HashSet<NodeId>, SyncError> {
     let reading = tree.clone();
-    let contested = tokio::task::spawn_blocking(move || reading.contested_since(ns, ASKED_MAX))
-        .await
-        .expect("reading the list does not panic")?;
+    let contested = host::blocking(move || reading.contested_since(ns, ASKED_MAX)).await?;
     let mut old = HashSet::new();
     for (node, content) in contested {
         let of = Which::Node(node);

@@ -23,6 +23,7 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 
 use crate::cache::CacheError;
+use crate::host;
 use crate::remote::Remote;
 use crate::remote::RemoteError;
 use crate::spool::Spool;
@@ -98,9 +99,7 @@ pub async fn upload(
     items: Vec<Item>,
 ) -> Result<Vec<Uploaded>, UploadError> {
     let (spool2, db2) = (spool.clone(), db.clone());
-    let (done, parcels) = tokio::task::spawn_blocking(move || collect(&spool2, &db2, items))
-        .await
-        .expect("collecting blocks does not panic")?;
+    let (done, parcels) = host::blocking(move || collect(&spool2, &db2, items)).await?;
     let parcels = what_is_missing(remote, db, ns, parcels).await?;
     let packs = split(parcels);
     futures_util::stream::iter(packs)
@@ -275,7 +274,7 @@ async fn send_pack(
 /// The body of a pack, in pieces: blocks that stay raw are not copied.
 async fn encode(spool: &Arc<Spool>, pack: Vec<Parcel>) -> Result<Vec<Bytes>, UploadError> {
     let spool = spool.clone();
-    tokio::task::spawn_blocking(move || {
+    host::blocking(move || {
         let cache = spool.cache();
         let mut pieces = Vec::new();
         let mut piece = frame::begin();
@@ -311,5 +310,4 @@ async fn encode(spool: &Arc<Spool>, pack: Vec<Parcel>) -> Result<Vec<Bytes>, Upl
         Ok(pieces)
     })
     .await
-    .expect("encoding does not panic")
 }

@@ -38,8 +38,8 @@ use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
 use drivefs_core::name::NameError;
 use drivefs_core::node::NodeKind;
-use rand::Rng;
 
+use crate::host;
 use crate::journal::Journal;
 use crate::journal::now;
 use crate::spool::Spool;
@@ -326,7 +326,7 @@ fn each_entry(
 /// A fresh node id.
 pub fn new_id() -> NodeId {
     let mut random = [0; 10];
-    rand::rng().fill_bytes(&mut random);
+    host::fill(&mut random);
     NodeId::from_parts((now() / 1_000_000).max(0) as u64, random)
 }
 

@@ -12,6 +12,7 @@ mod past;
 mod power;
 mod random;
 mod reset;
+mod sim;
 mod stories;
 mod story;
 mod tidy;

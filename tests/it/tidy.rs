@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// The client's floors from bottom to top; modules of one floor do not name each other.
 const CLIENT: &[&[&str]] = &[
+    &["host"],
     &["home", "state"],
     &["remote", "journal"],
     &["cache"],
@@ -17,6 +18,7 @@ const CLIENT: &[&[&str]] = &[
 ];
 
 const SERVER: &[&[&str]] = &[
+    &["host"],
     &["clock", "config"],
     &["metadata", "blocks", "notify"],
     &["auth"],

@@ -9,6 +9,7 @@ use drivefs_core::wire::ErrorCode;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use crate::host;
 
 /// Bodies from this length on are parsed on a blocking thread (bytes).
 const PARSE_HERE_BYTES: usize = 128 * 1024;
@@ -43,7 +44,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
         if bytes.len() < PARSE_HERE_BYTES {
             return parse(&bytes).map(Self);
         }
-        tokio::task::spawn_blocking(move || parse(&bytes))
+        host::blocking(move || parse(&bytes))
             .await
             .map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?
             .map(Self)

@@ -6,11 +6,13 @@ mod auth;
 mod error;
 mod gate;
 mod health;
+mod inside;
 mod json;
 mod meter;
 mod serve;
 mod sync;
 
+pub use inside::Inside;
 pub use meter::install as install_metrics;
 pub use serve::serve;
 

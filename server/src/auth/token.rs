@@ -1,5 +1,7 @@
 //! Tokens: 256 random bits as `dfs_` and 64 hex characters; the server keeps a hash alone.
 
+use crate::host;
+
 /// The blake3 hash of a token's text.
 pub type TokenHash = [u8; 32];
 
@@ -8,7 +10,7 @@ const PREFIX: &str = "dfs_";
 /// A fresh token: its text, shown once, and its hash.
 pub fn make() -> (String, TokenHash) {
     let mut text = String::from(PREFIX);
-    for byte in rand::random::<[u8; 32]>() {
+    for byte in host::random::<[u8; 32]>() {
         text.push_str(&format!("{byte:02x}"));
     }
     let hash = hash(&text);

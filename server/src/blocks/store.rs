@@ -13,15 +13,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 
 use drivefs_core::id::PackId;
 
 use super::BlocksError;
 use super::space::Space;
+use crate::host;
 
 /// The store of all packs; clones share it.
 #[derive(Clone)]
@@ -39,11 +42,31 @@ impl BlockStore {
         Ok(Self { objects: Arc::new(objects), space: Space::new(dir, min_free_bytes) })
     }
 
+    /// Packs in memory, as long as one clone of this lives: for simulations.
+    pub fn in_memory() -> Self {
+        let space = Space::new(Path::new("/"), 0);
+        Self { objects: Arc::new(InMemory::new()), space }
+    }
+
+    /// Names of all packs.
+    pub async fn list(&self) -> Result<Vec<PackId>, BlocksError> {
+        let found: Vec<_> = self.objects.list(None).try_collect().await.map_err(error_of)?;
+        let name = |meta: &object_store::ObjectMeta| meta.location.filename()?.parse().ok();
+        Ok(found.iter().filter_map(name).collect())
+    }
+
     /// Stores a pack. When this returns, it is on disk.
     pub async fn put(&self, pack: PackId, bytes: Vec<u8>) -> Result<(), BlocksError> {
         if !self.space.has_room_for(bytes.len() as u64) {
             return Err(BlocksError::Full);
         }
+        host::before_write().map_err(|e| {
+            if e.kind() == io::ErrorKind::StorageFull {
+                BlocksError::Full
+            } else {
+                BlocksError::Store(e.to_string())
+            }
+        })?;
         self.objects.put(&path_of(pack), Bytes::from(bytes).into()).await.map_err(error_of)?;
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::auth::Asker;
 use crate::auth::password;
 use crate::auth::token;
 use crate::clock;
+use crate::host;
 use crate::metadata::accounts;
 use crate::metadata::tokens;
 use crate::metadata::tokens::Device;
@@ -166,7 +167,7 @@ fn new_device(
     let now = clock::now_secs();
     Device {
         user: user.user,
-        device: rand::random::<u64>() >> 1,
+        device: host::random::<u64>() >> 1,
         name,
         script,
         created: now,

@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
 use crate::blocks::KeyRing;
+use crate::host;
 use crate::metadata::Sql;
 use crate::metadata::Store;
 use crate::metadata::namespaces;
@@ -100,7 +101,7 @@ impl Work {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, DriveError> {
         let permit = Arc::clone(&self.cores).acquire_owned().await;
-        tokio::task::spawn_blocking(move || {
+        host::blocking(move || {
             let _permit = permit;
             work()
         })

@@ -12,6 +12,7 @@ use super::commit::Refusal;
 use super::commit::mount_in_root;
 use super::users;
 use crate::clock;
+use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::Store;
@@ -36,7 +37,7 @@ pub async fn add(
     store
         .write(move |sql| {
             let owner = users::found(sql, &owner)?;
-            let ns = NamespaceId::in_shard(owner.root_ns.shard(), rand::random());
+            let ns = NamespaceId::in_shard(owner.root_ns.shard(), host::random());
             users::make_namespace(sql, ns, owner.user)?;
             show(sql, &owner, ns, &name)?;
             if let Some(guest) = guest {
@@ -63,7 +64,7 @@ fn show(
     let root = namespaces::lock(sql, user.root_ns)?.ok_or(DbError::Decode("root namespace"))?;
     let now = clock::now_ns();
     let attrs = Attrs { mode: 0o755, uid: None, gid: None, mtime: now, btime: now };
-    let node = NodeId::from_parts(clock::now_millis(), rand::random());
+    let node = NodeId::from_parts(clock::now_millis(), host::random());
     let place = Place { parent: root.root, name: name.clone() };
     mount_in_root(sql, &root, node, &place, target, &attrs).map_err(|refusal| match refusal {
         Refusal::Conflict(message) => DriveError::Conflict(format!("{}: {message}", user.email)),

@@ -30,6 +30,7 @@ use super::writer_of;
 use crate::auth::Asker;
 use crate::blocks::KeyRing;
 use crate::clock;
+use crate::host;
 use crate::metadata::blocks;
 use crate::metadata::blocks::NewPack;
 
@@ -153,7 +154,7 @@ fn build(
     if fresh.is_empty() {
         return Ok(None);
     }
-    let pack = PackId::from_parts(clock::now_millis(), rand::random());
+    let pack = PackId::from_parts(clock::now_millis(), host::random());
     let (key, wrapped_key) = keys.new_pack_key(pack);
     let capacity = fresh.iter().map(|f| f.encoded.len()).sum();
     let head = Head { pack, owner, wrapped_key };

@@ -14,6 +14,7 @@ use drivefs_core::wire::Role;
 use super::DriveError;
 use crate::auth::password;
 use crate::clock;
+use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::Store;
@@ -36,15 +37,15 @@ pub async fn add(
         return Err(DriveError::BadRequest("the quota is too large".into()));
     }
     let hash = hashed(password).await?;
-    let shard: u16 = rand::random();
+    let shard: u16 = host::random();
     let user = User {
-        user: UserId::in_shard(shard, rand::random()),
+        user: UserId::in_shard(shard, host::random()),
         email,
         password: hash,
         disabled: false,
         quota_bytes,
         used_bytes: 0,
-        root_ns: NamespaceId::in_shard(shard, rand::random()),
+        root_ns: NamespaceId::in_shard(shard, host::random()),
         created: clock::now_secs(),
     };
     store
@@ -101,7 +102,7 @@ pub(super) fn make_namespace(
     owner: UserId,
 ) -> Result<(), DbError> {
     let now = clock::now_ns();
-    let root = NodeId::from_parts(clock::now_millis(), rand::random());
+    let root = NodeId::from_parts(clock::now_millis(), host::random());
     let seq = 1;
     let namespace = Namespace { ns, owner, seq, root, pruned_seq: 0, emptied_seq: 0 };
     namespaces::insert(sql, &namespace, clock::now_secs())?;
@@ -135,7 +136,7 @@ pub fn checked_email(email: &str) -> Result<String, DriveError> {
 
 async fn hashed(password: &str) -> Result<String, DriveError> {
     let password = password.to_owned();
-    tokio::task::spawn_blocking(move || password::hash(&password))
+    host::blocking(move || password::hash(&password))
         .await
         .map_err(|e| DriveError::Internal(e.to_string()))?
         .map_err(DriveError::from)

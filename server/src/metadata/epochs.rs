@@ -14,11 +14,12 @@ use drivefs_core::wire::Point;
 use super::DbError;
 use super::Sql;
 use super::value::params;
+use crate::host;
 
 /// An epoch that no run had before.
 pub fn fresh() -> Epoch {
     // Positive as a signed integer, and not 0.
-    (rand::random::<u64>() >> 1) | 1
+    (host::random::<u64>() >> 1) | 1
 }
 
 /// Notes that `epoch` makes the commit `seq`.

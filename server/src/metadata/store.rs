@@ -18,6 +18,7 @@ use super::sqlite::Sqlite;
 use super::writer;
 use super::writer::Message;
 use super::writer::Task;
+use crate::host;
 
 /// Read connections; more than cores because some wait for the disk.
 const READERS: usize = 4;
@@ -25,9 +26,31 @@ const READERS: usize = 4;
 /// The metadata store; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    queue: mpsc::Sender<Message>,
+    writer: Writer,
     readers: Arc<Readers>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Where writes go.
+#[derive(Clone)]
+enum Writer {
+    Thread(mpsc::Sender<Message>),
+    /// In a simulation, which has one thread.
+    Here(Arc<Mutex<Sqlite>>),
+}
+
+impl Writer {
+    fn send(&self, message: Message) -> Result<(), DbError> {
+        match self {
+            Self::Thread(queue) => queue.send(message).map_err(|_| DbError::Closed),
+            Self::Here(db) => {
+                host::before_write().map_err(|_| DbError::Full)?;
+                let mut db = db.lock().map_err(|_| DbError::Closed)?;
+                writer::run_one(&mut db, message);
+                Ok(())
+            }
+        }
+    }
 }
 
 struct Readers {
@@ -42,16 +65,18 @@ impl Store {
         schema::ensure(&mut db)?;
         let idle =
             (0..READERS).map(|_| Sqlite::open_for_reading(path)).collect::<Result<Vec<_>, _>>()?;
-        let (queue, jobs) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("metadata-writer".into())
-            .spawn(move || writer::run(db, &jobs))
-            .map_err(|e| DbError::Other(e.to_string()))?;
-        Ok(Self {
-            queue,
-            readers: Arc::new(Readers { permits: Semaphore::new(READERS), idle: Mutex::new(idle) }),
-            thread: Arc::new(Mutex::new(Some(thread))),
-        })
+        let readers = Readers { permits: Semaphore::new(READERS), idle: Mutex::new(idle) };
+        let (writer, thread) = if host::is_simulated() {
+            (Writer::Here(Arc::new(Mutex::new(db))), None)
+        } else {
+            let (queue, jobs) = mpsc::channel();
+            let thread = std::thread::Builder::new()
+                .name("metadata-writer".into())
+                .spawn(move || writer::run(db, &jobs))
+                .map_err(|e| DbError::Other(e.to_string()))?;
+            (Writer::Thread(queue), Some(thread))
+        };
+        Ok(Self { writer, readers: Arc::new(readers), thread: Arc::new(Mutex::new(thread)) })
     }
 
     /// Runs `work` in a transaction. When this returns `Ok`, the work is on disk; when `work`
@@ -64,7 +89,7 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let job = Message::Write(Box::new(Task::new(work, reply)));
-        self.queue.send(job).map_err(|_| DbError::Closed)?;
+        self.writer.send(job)?;
         answer.await.map_err(|_| DbError::Closed)?
     }
 
@@ -78,7 +103,7 @@ impl Store {
         let readers = Arc::clone(&self.readers);
         let permit = Arc::clone(&readers);
         let _permit = permit.permits.acquire().await.map_err(|_| DbError::Closed)?;
-        tokio::task::spawn_blocking(move || {
+        host::blocking(move || {
             let mut lease = Lease::take(readers)?;
             let db = lease.db.as_mut().ok_or(DbError::Closed)?;
             db.exec("BEGIN", &[])?;
@@ -93,13 +118,13 @@ impl Store {
     /// True when another process has committed since this was last asked.
     pub async fn foreign_commits(&self) -> Result<bool, DbError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::ForeignCommits(reply)).map_err(|_| DbError::Closed)?;
+        self.writer.send(Message::ForeignCommits(reply))?;
         answer.await.map_err(|_| DbError::Closed)
     }
 
     /// Finishes what is queued and closes the writing connection. Blocks: for the end.
     pub fn close(&self) {
-        let _ = self.queue.send(Message::Stop);
+        let _ = self.writer.send(Message::Stop);
         let thread = self.thread.lock().ok().and_then(|mut slot| slot.take());
         if let Some(thread) = thread {
             let _ = thread.join();

@@ -101,6 +101,17 @@ pub fn run(mut db: Sqlite, queue: &Receiver<Message>) {
     }
 }
 
+/// One message where there is no thread: nobody else commits, and nobody waits to be told to stop.
+pub fn run_one(db: &mut Sqlite, message: Message) {
+    match message {
+        Message::Write(job) => commit_group(db, vec![job]),
+        Message::ForeignCommits(reply) => {
+            let _ = reply.send(false);
+        }
+        Message::Stop => {}
+    }
+}
+
 fn commit_group(db: &mut Sqlite, mut group: Vec<Box<dyn Job>>) {
     metrics::histogram!("drivefs_group_commit_jobs").record(group.len() as f64);
     let committed = run_group(db, &mut group);
