@@ -130,6 +130,7 @@ fn random_work_under_all_faults_ends_in_one_tree_and_loses_nothing() {
             scope.spawn(worker);
         }
     });
+    world::clean_up();
     let count = seeds.end - seeds.start;
     let met: Vec<String> = TROUBLES
         .iter()

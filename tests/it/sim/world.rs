@@ -76,7 +76,7 @@ impl Climate {
 /// A server's folder with an account and its devices, made once: hashing a password takes as long
 /// as many a world.
 struct Template {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     root: NamespaceId,
     tokens: BTreeMap<String, String>,
 }
@@ -86,6 +86,13 @@ fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+static KEPT: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
+
+/// Removes what all worlds were made from.
+pub fn clean_up() {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 fn template() -> &'static Template {
@@ -116,7 +123,9 @@ fn template() -> &'static Template {
             (root.expect("an account"), tokens)
         });
         super::live_on(None);
-        Template { folder, root: made.0, tokens: made.1 }
+        let path = folder.path().to_owned();
+        *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder);
+        Template { folder: path, root: made.0, tokens: made.1 }
     })
 }
 
@@ -143,7 +152,7 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
     let net = Net::new(machine.clone());
     let told = Told { net: net.clone(), log };
     let folder = folder();
-    super::machine::copy_home(template.folder.path(), &folder.path().join("server"))
+    super::machine::copy_home(&template.folder, &folder.path().join("server"))
         .expect("a server's folder");
     stall::runtime().block_on(async {
         let home = folder.path().to_owned();
