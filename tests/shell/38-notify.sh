@@ -82,7 +82,7 @@ both
 rm -r "$B/many"
 sync_device bob
 check "it hears of a mass change" heard 'Another device changed very many files'
-check "and of the command against it" heard 'drivefs rewind .*/many --to .* --device bob'
+check "and of the command against it" heard "drivefs rewind $A.* --to .* --device bob"
 same "each in one message" "$(told)" 2
 nobody_more() { [ "$(connections)" = "$alone" ]; }
 check "the daemon keeps no connection to the bus" wait_until 30 nobody_more
