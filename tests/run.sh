@@ -24,7 +24,7 @@ declare -A package=(
     [fusermount3]=fuse3 [cc]=gcc [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
-    [vim.tiny]=vim-tiny [tar]=tar
+    [vim.tiny]=vim-tiny [tar]=tar [dbus-daemon]=dbus-daemon [dbus-monitor]=dbus-bin
     [setfacl]=acl [stress-ng]=stress-ng [inotifywait]=inotify-tools [faketime]=faketime
 )
 missing=()

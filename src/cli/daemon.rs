@@ -61,6 +61,8 @@ pub struct Setup {
     pub dir: PathBuf,
     pub options: MountOptions,
     pub strict: bool,
+    /// Show messages on the desktop.
+    pub notify: bool,
     pub cache_bytes: u64,
     pub detached: bool,
 }
@@ -124,7 +126,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         alarms: Mutex::default(),
     });
     let watched = (home.clone(), daemon.engine.clone());
-    let alerts = alerts::watch(remote.clone(), daemon.clone());
+    let alerts = alerts::watch(remote.clone(), daemon.clone(), setup.notify);
     let strict = setup.strict.then(|| Strict::new(daemon.engine.clone(), daemon.link.clone()));
     let control = tokio::spawn(control::serve(home, daemon)?);
     let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle, strict)

@@ -6,6 +6,7 @@ mod checkup;
 mod completions;
 mod conflicts;
 mod daemon;
+mod desktop;
 mod devices;
 mod diff;
 mod doctor;

@@ -49,6 +49,9 @@ pub struct Mount {
     /// file; without the server they fail. For programs on several devices that take turns
     #[arg(long)]
     strict: bool,
+    /// Show no messages on the desktop (conflicts, mass changes, changes that the server refuses)
+    #[arg(long)]
+    no_notify: bool,
 }
 
 pub fn run(c: &Mount) -> anyhow::Result<()> {
@@ -85,6 +88,7 @@ fn serve(c: &Mount, home: &Home, detached: bool) -> anyhow::Result<()> {
         dir: point.path,
         options,
         strict: c.strict,
+        notify: !c.no_notify,
         cache_bytes: c.cache_size,
         detached,
     })

@@ -38,6 +38,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("indicatif", &["src/cli"]),
     ("chrono", &["src/cli"]),
     ("similar", &["src/cli"]),
+    ("zbus", &["src/cli/desktop.rs"]),
     ("clap", &["src/cli", "server/src/cli", "server/src/config.rs", "server/src/main.rs"]),
 ];
 
