@@ -140,8 +140,15 @@ impl DriveFs {
         if name == VERSIONS_DIR {
             return self.past_of(parent);
         }
-        let changes = self.tree.changes();
-        self.attr_since(&self.tree.lookup(parent, name)?, changes)
+        loop {
+            let changes = self.tree.changes();
+            let node = self.tree.lookup(parent, name)?;
+            match self.attr_since(&node, changes) {
+                // The name led to another inode a moment later.
+                Err(TreeError::NotFound) => {}
+                attr => return attr,
+            }
+        }
     }
 
     /// Sets attributes and, of a file, the length.

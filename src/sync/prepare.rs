@@ -216,6 +216,8 @@ fn freeze(tree: &Arc<Tree>, files: &[(NodeId, Nid)]) -> Result<Frozen, SpoolErro
             }
         }
     }
+    // What was deleted meanwhile goes when nobody has it in use, this job included.
+    drop(contents);
     for (_, nid) in files {
         if spool.loaded(*nid).is_none() {
             spool.forget(*nid);

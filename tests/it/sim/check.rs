@@ -1,6 +1,5 @@
 //! What has to hold when a world has come to rest.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -15,6 +14,7 @@ use drivefs_core::wire::BlocksRequest;
 use drivefs_core::wire::WantedBlock;
 use drivefs_server::metadata::DbError;
 
+use super::device::Seen;
 use super::world::World;
 use super::world::same;
 
@@ -156,23 +156,27 @@ impl World {
         }
     }
 
-    /// A conflict made one file, however often it was met: its content is in no other. (Of a file
-    /// that one device removed while two others moved it, both keep one.)
+    /// A conflict made one file, however often it was met: its content is in no other conflict file,
+    /// nor in its own origin. (What one device removed while two others moved it, both keep.)
     fn check_conflicts(&self, witness: usize, plain: &HashMap<Vec<u8>, Vec<u8>>) {
-        let mut holders: BTreeMap<&[u8], BTreeMap<&str, (&str, bool)>> = BTreeMap::new();
         let seen = self.devices[witness].seen();
+        let bytes_of = |node: &Seen| -> Option<&Vec<u8>> {
+            Some(plain.get(node.content.as_ref()?).expect("a version"))
+        };
+        let by_node: HashMap<&str, &Seen> =
+            seen.values().map(|node| (node.node.as_str(), node)).collect();
+        let mut marked: HashMap<&Vec<u8>, (&str, &String)> = HashMap::new();
         for (path, node) in &seen {
-            let Some(content) = &node.content else { continue };
-            let bytes = plain.get(content).expect("a version");
-            if !bytes.is_empty() {
-                let is_conflict = node.xattrs.contains_key(CONFLICT_XATTR);
-                holders.entry(bytes).or_default().insert(&node.node, (path, is_conflict));
-            }
-        }
-        for (bytes, nodes) in holders {
+            let Some(mark) = node.xattrs.get(CONFLICT_XATTR) else { continue };
+            let Some(bytes) = bytes_of(node).filter(|bytes| !bytes.is_empty()) else { continue };
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
-            let twice = nodes.len() > 1 && nodes.values().any(|(_, is_conflict)| *is_conflict);
-            assert!(!twice, "one conflict in several files: {nodes:?} {text}");
+            if let Some((other, at)) = marked.insert(bytes, (node.node.as_str(), path)) {
+                assert!(other == node.node, "one conflict in {path} and {at}: {text}");
+            }
+            let mark: serde_json::Value = serde_json::from_slice(mark).expect("a mark");
+            let origin = by_node.get(mark["node"].as_str().expect("an origin"));
+            let same = origin.is_some_and(|origin| bytes_of(origin) == Some(bytes));
+            assert!(!same, "{path} is its own origin's content: {text}");
         }
     }
 
