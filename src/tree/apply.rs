@@ -47,6 +47,9 @@ pub struct Applied {
     /// Namespaces that this page's mount nodes lead to and that are not in the replica yet.
     pub new_namespaces: Vec<NamespaceId>,
     pub(super) invalid: Vec<Invalidation>,
+    /// Nodes that were made here, and that the server has now though nobody told: where it has them
+    /// is where they were asked to be, whatever became of them here since.
+    pub(super) own: HashSet<NodeId>,
     /// What programs that watch folders should hear.
     felt: Vec<Felt>,
     pub(super) gone: Vec<Node>,
@@ -117,6 +120,14 @@ impl Tree {
         dirents.sort_by_key(|d| (d.seq, d.child.is_some()));
         let deleted: HashSet<NodeId> =
             page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).map(|r| r.node).collect();
+        // One that somebody else has moved since is a node like any.
+        for row in dirents.iter().filter(|row| row.child.is_none()) {
+            if let Some(dir) = c.nid_of(&row.parent)?
+                && let Some(local) = c.child(dir, row.name.as_bytes())?
+            {
+                applied.own.remove(&local.id);
+            }
+        }
         for row in dirents {
             self.apply_dirent(c, ns, row, &deleted, applied)?;
         }
@@ -380,6 +391,9 @@ impl Tree {
         let attrs = merge_attrs(agreed.map(|a| &a.0), &local.attrs, &remote.attrs);
         let xattrs = merge_xattrs(agreed.map(|a| &a.1), &local.xattrs, &remote.xattrs);
         let old_version = base.version;
+        if agreed.is_none() {
+            applied.own.insert(base.id);
+        }
         c.put_base_node(&BaseNode {
             agreed: Some((remote.attrs, remote.xattrs.clone())),
             content: remote.content.clone(),

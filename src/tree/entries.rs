@@ -46,6 +46,15 @@ impl Tree {
             return Ok(c.delete_base_dirent(&row.parent, name)?);
         }
         let ahead = base.is_some();
+        if let Some(child) = row.child.filter(|child| applied.own.contains(child))
+            && let Some(node) = c.node_by_id(&child)?.filter(|n| n.links > 0)
+            && (ahead || local.is_none())
+        {
+            // Made here under this name, which it has lost here since: that is ahead of the server.
+            let local = local.map(|n| n.id);
+            c.delete_base_dirent(&row.parent, name)?;
+            return Ok(self.journal.note_dirent(c, ns, row.parent, name, Some(&node), local)?);
+        }
         match (local, row.child) {
             (None, None) => Ok(c.delete_base_dirent(&row.parent, name)?),
             (None, Some(child)) => {
