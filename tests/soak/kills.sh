@@ -6,7 +6,6 @@
 #   KILLS=10 SEED=7 tests/soak/kills.sh
 #
 # DRIVEFS_BIN: folder of the programs [target/release]. KEEP=1 keeps all files.
-# The shell test 35-kills.sh runs ten of them.
 # shellcheck source=../shell/lib.sh
 . "$(dirname "$0")/../shell/lib.sh"
 
