@@ -82,8 +82,8 @@ done
 note "killed alice ${count[alice]}, bob ${count[bob]}, the server ${count[server]} times"
 touch "$T/stop"
 kill "$(cat "$T/alice.watcher")" "$(cat "$T/bob.watcher")" 2>/dev/null || true
-# Rare, and known (docs/OPERATIONS.md): the soak counts it.
-[ "$KILLS" -lt 50 ] || same "no daemon outlived its kill" "$stuck" 0
+# Rare, and known: docs/OPERATIONS.md.
+same "no daemon outlived its kill" "$stuck" 0
 i=0
 for name in alice bob; do
     check "$name kept what it acknowledged, right after each kill" wait "${workers[i]}"

@@ -253,7 +253,7 @@ def work(mount, name, seed, stop, journal):
           f"{len(worker.doubled)} conflicts with itself")
     for text in worker.wrong[:20]:
         print("  " + text)
-    sys.exit(1 if worker.wrong else 0)
+    sys.exit(1 if worker.wrong or worker.doubled else 0)
 
 
 def check(mount, journals):
