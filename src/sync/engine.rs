@@ -30,6 +30,7 @@ use crate::remote::RemoteError;
 use crate::state::Nid;
 use crate::tree::Tree;
 use crate::tree::TreeError;
+use crate::tree::Unanswered;
 
 /// Longest sleep between rounds when nothing asks for one.
 const IDLE: Duration = Duration::from_secs(60);
@@ -69,6 +70,8 @@ pub struct Engine {
     pub(super) refused: HashMap<NodeId, Instant>,
     /// When a file that stays open was last frozen.
     pub(super) last_freeze: HashMap<NodeId, Instant>,
+    /// Commits whose answer is not known; none before those of an earlier process were looked up.
+    pub(super) unanswered: Option<HashMap<NamespaceId, Unanswered>>,
     /// The tree has moved on under a planned op.
     pub(super) conflicts: u32,
     /// Ops committed in this round.
@@ -140,6 +143,7 @@ impl Engine {
             unlinkable: HashSet::new(),
             refused: HashMap::new(),
             last_freeze: HashMap::new(),
+            unanswered: None,
             conflicts: 0,
             committed: 0,
             rush: Rush::new(host::instant()),
@@ -214,6 +218,7 @@ impl Engine {
         if self.shared.retry.swap(false, Ordering::AcqRel) {
             self.refused.clear();
         }
+        self.ask_again().await?;
         let wanted = self.shared.pulls_wanted.load(Ordering::Acquire);
         if wanted > self.shared.pulls_done.load(Ordering::Acquire) {
             let all = pull_some(&self.remote, &self.tree, self.root, PULL_PAGES).await?;

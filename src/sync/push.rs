@@ -21,8 +21,10 @@ use super::engine::Engine;
 use super::plan::plan;
 use crate::host;
 use crate::journal::now;
+use crate::remote::RemoteError;
 use crate::tree::PendingNode;
 use crate::tree::SentOp;
+use crate::tree::Unanswered;
 use crate::tree::new_id;
 
 /// Intents looked at in one round.
@@ -159,37 +161,95 @@ impl Engine {
         changes: Vec<Change>,
         planned: u64,
     ) -> Result<bool, SyncError> {
-        let began = host::instant();
-        self.tree.note_inflight(&changes)?;
-        let ops: Vec<Op> =
-            changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
+        let (mut blocks, mut complete_to) = (Vec::new(), Vec::new());
+        for change in &changes {
+            let (held, to) = match change {
+                Change::Put { node, .. } => match self.uploaded.get(node) {
+                    Some(u) => (u.blocks.clone(), u.complete_to),
+                    None => (Vec::new(), None),
+                },
+                _ => (Vec::new(), Some(planned)),
+            };
+            blocks.push(held);
+            complete_to.push(to);
+        }
+        let ops = changes.into_iter().map(|change| Op { key: OpKey(new_id().0), change }).collect();
         let at = self.tree.point(ns)?;
         let request = CommitRequest { ns, at: Some(at), ops, rewinds: None };
-        let reply = match self.remote.commit(&request).await {
+        let commit = Unanswered { request, blocks, complete_to };
+        let tree = self.tree.clone();
+        let commit = host::blocking(move || tree.note_unanswered(&commit).map(|()| commit)).await?;
+        self.ask(commit).await
+    }
+
+    /// Asks again what became of commits whose answer was lost. Before that is known nothing of
+    /// their namespaces is pulled or planned.
+    pub(super) async fn ask_again(&mut self) -> Result<(), SyncError> {
+        if self.unanswered.is_none() {
+            let earlier = self.tree.unanswered()?.into_iter();
+            self.unanswered = Some(earlier.map(|commit| (commit.request.ns, commit)).collect());
+        }
+        while let Some(commit) = self.take_unanswered() {
+            let ns = commit.request.ns;
+            tracing::debug!(%ns, ops = commit.request.ops.len(), "asking for an answer again");
+            match self.ask(commit).await {
+                Ok(_) => {}
+                // It is forgotten by now: what the server has decides.
+                Err(e) if self.is_answered(ns) => {
+                    tracing::info!(%ns, error = %e, "no answer to an earlier commit");
+                }
+                Err(e) => return Err(e),
+            }
+            self.shared.want_pull();
+        }
+        Ok(())
+    }
+
+    fn take_unanswered(&mut self) -> Option<Unanswered> {
+        let commits = self.unanswered.as_mut()?;
+        let ns = *commits.keys().next()?;
+        commits.remove(&ns)
+    }
+
+    fn is_answered(&self, ns: NamespaceId) -> bool {
+        self.unanswered.as_ref().is_some_and(|commits| !commits.contains_key(&ns))
+    }
+
+    /// Sends a commit and takes the answer in. True when something was done.
+    async fn ask(&mut self, commit: Unanswered) -> Result<bool, SyncError> {
+        let began = host::instant();
+        let ns = commit.request.ns;
+        let reply = match self.remote.commit(&commit.request).await {
             Ok(reply) => reply,
             Err(e) => {
-                // It may have been done all the same: what the server has decides.
+                // It may have been done all the same.
                 self.shared.want_pull();
+                if may_answer_later(&e) {
+                    self.unanswered.get_or_insert_default().insert(ns, commit);
+                } else {
+                    self.tree.forget_unanswered(ns)?;
+                }
                 return Err(e.into());
             }
         };
         let mut sent = Vec::new();
         let mut conflict = false;
-        for (op, result) in request.ops.into_iter().zip(reply.results) {
+        let Unanswered { request, blocks, complete_to } = commit;
+        let mut complete_to = complete_to.into_iter();
+        for ((op, blocks), result) in request.ops.into_iter().zip(blocks).zip(reply.results) {
+            let complete_to = complete_to.next().flatten();
             let node = op.change.node();
             match result {
-                OpResult::Done { version, .. } => {
+                OpResult::Done { seq, version } => {
                     self.refused.remove(&node);
                     self.unlinkable.remove(&node);
                     self.last_freeze.remove(&node);
-                    let (blocks, complete_to) = match &op.change {
-                        Change::Put { .. } => match self.uploaded.remove(&node) {
-                            Some(u) => (u.blocks, u.complete_to),
-                            None => (Vec::new(), None),
-                        },
-                        _ => (Vec::new(), Some(planned)),
-                    };
-                    sent.push(SentOp { change: op.change, version, blocks, complete_to });
+                    if let Change::Put { content, .. } = &op.change
+                        && self.uploaded.get(&node).is_some_and(|u| u.content == content.0)
+                    {
+                        self.uploaded.remove(&node);
+                    }
+                    sent.push(SentOp { change: op.change, seq, version, blocks, complete_to });
                 }
                 OpResult::Conflict { message } => {
                     tracing::info!(%node, message, "the server has moved on");
@@ -213,9 +273,13 @@ impl Engine {
         let committed_in = host::since(began);
         if progress {
             self.conflicts = 0;
-            let at = Point { epoch: reply.epoch, seq: reply.seq };
-            let tree = self.tree.clone();
-            host::blocking(move || tree.sent(ns, &sent, at)).await?;
+        }
+        let at = Point { epoch: reply.epoch, seq: reply.seq };
+        let tree = self.tree.clone();
+        if let Err(e) = host::blocking(move || tree.sent(ns, &sent, at)).await {
+            // Its note is still there: the answer is asked for again.
+            self.unanswered = None;
+            return Err(e.into());
         }
         tracing::debug!(?committed_in, noted_in = ?host::since(began) - committed_in, "committed");
         if conflict {
@@ -228,5 +292,17 @@ impl Engine {
             return Ok(false);
         }
         Ok(progress)
+    }
+}
+
+/// True when the same commit, sent again, may be answered. What the server cannot do is not asked
+/// for ever: the pulls wait.
+fn may_answer_later(e: &RemoteError) -> bool {
+    match e {
+        RemoteError::Offline(_) | RemoteError::Unauthorized(_) => true,
+        RemoteError::Refused { code, .. } => {
+            matches!(code, ErrorCode::Unavailable | ErrorCode::TooManyRequests)
+        }
+        RemoteError::Protocol(_) => false,
     }
 }

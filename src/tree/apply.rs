@@ -156,7 +156,7 @@ impl Tree {
             self.apply_dirent(c, ns, row, &deleted, applied)?;
         }
         for row in page.nodes.iter().filter(|r| is_deleted(r, page.cursor)) {
-            self.drop_deleted(c, row, applied)?;
+            self.drop_deleted(c, ns, row, applied)?;
         }
         Ok(())
     }

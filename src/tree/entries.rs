@@ -46,6 +46,10 @@ impl Tree {
             return Ok(c.delete_base_dirent(&row.parent, name)?);
         }
         let ahead = base.is_some();
+        if base.as_ref().is_some_and(|b| b.child.map(|o| o.id) == row.child) {
+            // No news: what is here came after it.
+            return Ok(());
+        }
         if let Some(child) = row.child.filter(|child| applied.own.contains(child))
             && let Some(node) = c.node_by_id(&child)?.filter(|n| n.links > 0)
             && (ahead || local.is_none())
@@ -58,10 +62,7 @@ impl Tree {
         match (local, row.child) {
             (None, None) => Ok(c.delete_base_dirent(&row.parent, name)?),
             (None, Some(child)) => {
-                // Removed here: that was about what the server had then.
-                if base.as_ref().is_some_and(|b| b.child.map(|o| o.id) == Some(child)) {
-                    return Ok(());
-                }
+                // What was removed here is not what the server has now.
                 c.delete_base_dirent(&row.parent, name)?;
                 self.place(c, row, parent, child, applied)
             }

@@ -202,13 +202,14 @@ impl Tree {
 
     /// Notes, during a fill, what a commit has put on the server: a listing or a page that was read
     /// before it shows less.
-    pub(super) fn note_committed(&self, ns: NamespaceId, ops: &[SentOp], seq: Seq) {
+    pub(super) fn note_committed(&self, ns: NamespaceId, ops: &[SentOp]) {
         if !self.filling.is_filling(ns) {
             return;
         }
         let mut nodes = Vec::new();
         let mut places = Vec::new();
         for op in ops {
+            let seq = op.seq;
             if let Change::Put { node, .. } = &op.change {
                 nodes.push((*node, seq));
             }

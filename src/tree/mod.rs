@@ -22,6 +22,7 @@ mod rename;
 mod resolution;
 pub mod resolve;
 mod sent;
+mod unanswered;
 mod unnamed;
 
 use std::collections::BTreeSet;
@@ -76,6 +77,7 @@ pub use rename::RenameMode;
 pub use resolution::ConflictFile;
 pub use resolution::Origin;
 pub use sent::SentOp;
+pub use unanswered::Unanswered;
 
 /// What the kernel may have cached and has to ask again.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use drivefs_core::id::NodeId;
 use drivefs_core::limits::XATTR_VALUE_MAX_BYTES;
 use drivefs_core::limits::XATTRS_MAX_BYTES;
+use drivefs_core::manifest::Root;
 use drivefs_core::name::Name;
 use drivefs_core::node::Attrs;
 use drivefs_core::node::MODE_MASK;
@@ -22,6 +23,7 @@ use super::may_write;
 use super::new_id;
 use crate::journal::now;
 use crate::spool::Content;
+use crate::spool::SpoolError;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
@@ -272,7 +274,7 @@ impl Tree {
         }
         if self.is_awaited(c, node)? {
             // Its bytes were never agreed on; what the server has is all that can come back.
-            c.update_node(&Node { live: None, frozen: None, links: 0, ..node.clone() })?;
+            c.update_node(&Node { links: 0, ..without_layers(node)? })?;
         } else {
             c.delete_node(node.nid)?;
         }
@@ -310,7 +312,7 @@ impl Tree {
             if c.is_dirty(&orphan.id)? {
                 return Ok(None);
             }
-            c.update_node(&Node { live: None, frozen: None, ..orphan.clone() })?;
+            c.update_node(&without_layers(&orphan)?)?;
             Ok::<_, TreeError>(Some(orphan))
         })?;
         if let Some(node) = gone {
@@ -420,6 +422,16 @@ impl Tree {
         c.set_mtime(dir.nid, time, time)?;
         Ok(())
     }
+}
+
+/// A node whose layers go: what lies below shows.
+fn without_layers(node: &Node) -> Result<Node, TreeError> {
+    let size = match &node.content {
+        Some(bytes) => Root::decode(bytes).map_err(SpoolError::from)?.size(),
+        None if node.kind == NodeKind::File => 0,
+        None => node.size,
+    };
+    Ok(Node { live: None, frozen: None, size, ..node.clone() })
 }
 
 /// A mode without set-user-ID, and without set-group-ID where the group may execute.

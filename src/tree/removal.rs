@@ -2,6 +2,8 @@
 //! changed survives either way.
 
 use drivefs_core::id::NamespaceId;
+use drivefs_core::id::Seq;
+use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::DirentRow;
 use drivefs_core::wire::NodeRow;
@@ -127,13 +129,16 @@ impl Tree {
     }
 
     /// A node that the server deleted goes with its last name here. One that still has a name
-    /// (moved or linked here meanwhile) stays as a new node.
+    /// made here (moved or linked meanwhile) stays as a new node.
     pub(super) fn drop_deleted(
         &self,
         c: &Conn<'_>,
+        ns: NamespaceId,
         row: &NodeRow,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
+        let Some(local) = c.node_by_id(&row.node)? else { return Ok(()) };
+        self.drop_agreed_names(c, ns, &local, row.seq, applied)?;
         let Some(local) = c.node_by_id(&row.node)? else { return Ok(()) };
         if local.links > 0 {
             self.keep_as_new(c, &local)?;
@@ -141,5 +146,27 @@ impl Tree {
         }
         c.delete_base_node(&local.id)?;
         self.supersede(c, &local, &[], applied)
+    }
+
+    /// Names of a deleted node that were not made here: the server has given them to something else
+    /// since, which a later page tells.
+    fn drop_agreed_names(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        local: &Node,
+        seq: Seq,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for (parent, name) in c.places(local.nid)? {
+            let dir = c.node(parent)?.ok_or(TreeError::NotFound)?;
+            if c.base_dirent(&dir.id, &name)?.is_some() {
+                continue;
+            }
+            let gone = DirentRow { parent: dir.id, name: Name::new(name)?, child: None, seq };
+            let local = c.node(local.nid)?.ok_or(TreeError::NotFound)?;
+            self.remove_entry(c, ns, &gone, parent, &local, true, applied)?;
+        }
+        Ok(())
     }
 }

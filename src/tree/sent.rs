@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use drivefs_core::id::BlockHash;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
 use drivefs_core::id::VersionNo;
 use drivefs_core::node::Attrs;
 use drivefs_core::node::Xattrs;
@@ -25,6 +26,8 @@ use crate::state::Occupant;
 #[derive(Debug, Clone)]
 pub struct SentOp {
     pub change: Change,
+    /// The commit that did it.
+    pub seq: Seq,
     /// Head version of the node after it.
     pub version: VersionNo,
     /// Blocks of its content that the server is known to hold and refer to now.
@@ -36,27 +39,20 @@ pub struct SentOp {
 }
 
 impl Tree {
-    /// Notes, before they are sent, the contents that are about to be, so that our own puts are
-    /// known again when they come back without their answer having arrived.
-    pub fn note_inflight(&self, changes: &[Change]) -> Result<(), TreeError> {
-        self.db.write(|c| {
-            for change in changes {
-                if let Change::Put { node, content, .. } = change {
-                    c.add_inflight(node, &content.0)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes the server's word on ops that are done at a point of its history; one transaction. When nothing
-    /// else was committed before them, they need not be pulled: the cursor moves past them.
+    /// Takes the server's answer to a commit: the ops that are done, and a point of its history where
+    /// they are; one transaction. When nothing else was committed before them, they need not be
+    /// pulled: the cursor moves past them.
     pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], at: Point) -> Result<(), TreeError> {
         // Before the intents go: from then on nothing else holds back what is older.
-        self.note_committed(ns, ops, at.seq);
+        self.note_committed(ns, ops);
         self.db.write(|c| {
-            c.note_point(ns, at)?;
-            if let Some(space) = c.namespace(ns)?.filter(|s| s.cursor + 1 == at.seq) {
+            self.answered(c, ns)?;
+            // An answer that is given again may point to what others did since.
+            let is_ours = ops.iter().any(|op| op.seq == at.seq);
+            if is_ours {
+                c.note_point(ns, at)?;
+            }
+            if let Some(space) = c.namespace(ns)?.filter(|s| is_ours && s.cursor + 1 == at.seq) {
                 c.move_cursor(&NamespaceRow { cursor: at.seq, ..space }, at.epoch)?;
             }
             let mut rest = Vec::new();

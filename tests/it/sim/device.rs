@@ -18,10 +18,12 @@ use drivefs::journal::Journal;
 use drivefs::remote::Remote;
 use drivefs::spool::Spool;
 use drivefs::state::Db;
+use drivefs::state::Nid;
 use drivefs::state::Node;
 use drivefs::state::ROOT;
 use drivefs::sync::Engine;
 use drivefs::sync::EngineHandle;
+use drivefs::tree::NewNode;
 use drivefs::tree::Tree;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::node::NodeKind;
@@ -44,6 +46,8 @@ pub struct Device {
     folder: PathBuf,
     net: Arc<Net>,
     boots: Arc<AtomicU64>,
+    /// The folder that this device alone works in, if that is how the world is.
+    own: Option<Nid>,
     pub on: Option<On>,
 }
 
@@ -88,6 +92,7 @@ impl Device {
             folder,
             net,
             boots: Arc::default(),
+            own: None,
             on: None,
         }
     }
@@ -221,6 +226,47 @@ impl Device {
             }
         }
         out
+    }
+
+    /// Makes the folder that this device alone works in from now on.
+    pub fn make_own_folder(&mut self) {
+        let folder = NewNode {
+            kind: NodeKind::Dir,
+            mode: 0o755,
+            uid: None,
+            gid: None,
+            rdev: 0,
+            target: None,
+        };
+        let made = self.fs().make(ROOT, self.name.as_bytes(), ME, folder).expect("a folder");
+        self.own = Some(made.nid);
+    }
+
+    /// Where it works, and what the paths there begin with.
+    pub fn ground(&self) -> (Nid, String) {
+        match self.own {
+            Some(own) => (own, format!("{}/", self.name)),
+            None => (ROOT, String::new()),
+        }
+    }
+
+    /// Every path with its node where this device works.
+    pub fn nodes_of_its_ground(&self) -> BTreeMap<String, Node> {
+        let below = self.ground().1;
+        self.nodes().into_iter().filter(|(path, _)| path.starts_with(&below)).collect()
+    }
+
+    /// What this device alone works on: nobody else has a say in how it ends.
+    pub fn seen_of_its_own(&self) -> BTreeMap<String, Seen> {
+        if self.own.is_none() {
+            return BTreeMap::new();
+        }
+        let below = self.ground().1;
+        let mut seen = self.seen();
+        seen.retain(|path, _| path.starts_with(&below));
+        // Layers become blocks on the way.
+        seen.values_mut().for_each(|seen| seen.content = None);
+        seen
     }
 
     /// The content of every file, as far as it is here.

@@ -16,7 +16,9 @@ use drivefs::remote::Answer;
 use drivefs::remote::Request;
 use drivefs::remote::Transport;
 use drivefs_core::id::NodeId;
+use drivefs_core::limits::CHANGES_ROWS_MAX;
 use drivefs_core::wire::Change;
+use drivefs_core::wire::ChangesRequest;
 use drivefs_core::wire::CommitReply;
 use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::OpResult;
@@ -74,11 +76,16 @@ pub struct Acknowledged {
     pub content: Vec<u8>,
 }
 
+/// What a client asks for, page by page, when it is not filling.
+const PAGE_ROWS: u32 = 500;
+
 /// The network of one world.
 pub struct Net {
     pub machine: Arc<Machine>,
     /// How many in a thousand are lost of those requests that the world's thread waits for.
     pub lost: AtomicU32,
+    /// Rows of a page of changes where a client asks for an ordinary one of `PAGE_ROWS`; 0: as asked.
+    pub page_rows: AtomicU32,
     server: Mutex<Option<Arc<Inside>>>,
     parcels: Mutex<Vec<Parcel>>,
     /// Ends of connections whose client is dead: closing them would wake it.
@@ -107,6 +114,7 @@ impl Net {
         Arc::new(Self {
             machine,
             lost: AtomicU32::new(0),
+            page_rows: AtomicU32::new(0),
             server: Mutex::default(),
             parcels: Mutex::default(),
             graves: Mutex::default(),
@@ -164,6 +172,19 @@ impl Net {
         for parcel in lock(&self.parcels).iter_mut().filter(|p| p.device == device) {
             graves.extend(parcel.to.take());
         }
+    }
+
+    /// Makes pages shorter, so that what belongs together is cut apart as in a large drive.
+    fn shorten(&self, path: &str, body: Vec<u8>) -> Bytes {
+        let rows = self.page_rows.load(Ordering::SeqCst);
+        if path != "/sync/v1/changes" || rows == 0 {
+            return body.into();
+        }
+        let mut request: ChangesRequest = serde_json::from_slice(&body).expect("a request");
+        if request.limit < CHANGES_ROWS_MAX {
+            request.limit = request.limit / PAGE_ROWS * rows;
+        }
+        serde_json::to_vec(&request).expect("serialises").into()
     }
 
     fn put(&self, device: usize, leg: Leg, to: Option<oneshot::Sender<Outcome>>) {
@@ -294,9 +315,9 @@ impl Transport for Wire {
         let letter = Letter {
             device,
             method: request.method,
+            body: net.shorten(&request.path, body),
             path: request.path,
             token: request.token,
-            body: body.into(),
         };
         if stall::is_elsewhere() {
             // The world's thread waits for this one: it cannot lie around.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use drivefs::state::ROOT;
 use drivefs::tree::NewNode;
 use drivefs::tree::RenameMode;
 use drivefs::tree::SetAttrs;
@@ -37,8 +36,8 @@ struct Place {
 }
 
 fn places(device: &Device, rng: &mut SmallRng) -> Place {
-    let mut folders = vec![(ROOT, String::new())];
-    for (path, node) in device.nodes() {
+    let mut folders = vec![device.ground()];
+    for (path, node) in device.nodes_of_its_ground() {
         if node.kind.is_folder() {
             folders.push((node.nid, format!("{path}/")));
         }
@@ -237,7 +236,7 @@ fn remove(device: &Device, place: &Place) -> Done {
 
 fn link(device: &Device, rng: &mut SmallRng, place: &Place) -> Done {
     let files: Vec<(String, u64)> = device
-        .nodes()
+        .nodes_of_its_ground()
         .into_iter()
         .filter(|(_, n)| n.kind == NodeKind::File)
         .map(|(p, n)| (p, n.nid))

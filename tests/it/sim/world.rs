@@ -51,6 +51,10 @@ struct Climate {
     server_deaths: u32,
     full: u32,
     skews: bool,
+    /// Rows of a page of changes; 0: as many as the client asks for.
+    page_rows: u32,
+    /// Each device works in a folder of its own.
+    apart: bool,
 }
 
 impl Climate {
@@ -69,6 +73,8 @@ impl Climate {
             server_deaths,
             full,
             skews: rng.random_range(0..3) > 0,
+            page_rows: if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(1..20) },
+            apart: rng.random_range(0..4) == 0,
         }
     }
 }
@@ -174,6 +180,7 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
         };
         world.start_server().await;
         net.lost.store(world.climate.lost, Ordering::SeqCst);
+        net.page_rows.store(world.climate.page_rows, Ordering::SeqCst);
         for i in 0..count {
             if world.climate.skews {
                 let hour = 3_600_000_000_000;
@@ -182,6 +189,9 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
             }
             world.devices[i].boot();
             world.fill(i).await;
+            if world.climate.apart {
+                world.devices[i].make_own_folder();
+            }
         }
         for event in 0..world.climate.events {
             world.event(event).await;
@@ -492,6 +502,7 @@ impl World {
                 .collect();
             self.ledger[i].extend(shown);
         }
+        let own: Vec<_> = self.workers().map(|i| self.devices[i].seen_of_its_own()).collect();
         for round in 0..ROUNDS_MAX {
             let mut settled = true;
             let seq = self.server_seq().await;
@@ -509,6 +520,10 @@ impl World {
             }
             if settled {
                 self.note(format!("in step after {round} rounds"));
+                for (i, own) in self.workers().zip(own) {
+                    let what = format!("{} alone works there", self.devices[i].name);
+                    same(&own, &self.devices[i].seen_of_its_own(), &what);
+                }
                 return;
             }
         }
