@@ -482,6 +482,9 @@ pub struct NodeRow {
     pub seq: Seq,
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
+    /// Where it last was, if it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Place>,
     /// Device that committed the head version, and when (server clock).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device: String,

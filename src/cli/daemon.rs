@@ -51,6 +51,8 @@ const KNOWN_WAIT: Duration = Duration::from_secs(1);
 const ACCOUNT_EVERY: Duration = Duration::from_secs(60);
 /// Bytes sent between two looks that count as nothing.
 const QUIET_BYTES: u64 = 4096;
+/// How often it is looked for deleted files that nobody has open (seconds).
+const ORPHANS_EVERY: u64 = 10;
 const ACCOUNT_EVERY_BUSY: Duration = Duration::from_secs(2);
 
 /// What the daemon needs to know.
@@ -139,7 +141,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
         tokio::spawn(engine.run()),
         tokio::spawn(keep_pins),
         tokio::spawn(cache.clone().run_eviction()),
-        tokio::spawn(keep_house(db.clone(), spool.clone(), newest)),
+        tokio::spawn(keep_house(db.clone(), tree.clone(), newest)),
         tokio::spawn(watch_account(remote, db.clone(), fs, watched)),
     ];
     tracing::info!(mount = %setup.dir.display(), "mounted");
@@ -294,7 +296,8 @@ async fn leave(setup: &Setup, ended: &Notify) {
 }
 
 /// Checkpoints the database and sweeps leftovers of an earlier crash.
-async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
+async fn keep_house(db: Arc<Db>, tree: Arc<Tree>, newest: u64) {
+    let spool = tree.spool().clone();
     let cache = spool.cache().clone();
     let sweep = tokio::task::spawn_blocking(move || cache.sweep(newest));
     match sweep.await {
@@ -304,11 +307,16 @@ async fn keep_house(db: Arc<Db>, spool: Arc<Spool>, newest: u64) {
         Err(error) => tracing::error!(%error, "sweep"),
     }
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
+    for second in 0u64.. {
         tick.tick().await;
         spool.forget_unused();
-        let (db, cache) = (db.clone(), spool.cache().clone());
+        let (db, tree, cache) = (db.clone(), tree.clone(), spool.cache().clone());
         let chores = tokio::task::spawn_blocking(move || {
+            if second % ORPHANS_EVERY == 0
+                && let Err(error) = tree.drop_orphans()
+            {
+                tracing::warn!(%error, "could not drop what was deleted");
+            }
             if let Err(error) = cache.reclaim() {
                 tracing::warn!(%error, "could not give disk space back");
             }

@@ -247,6 +247,17 @@ impl Conn<'_> {
         Ok(())
     }
 
+    /// Up to `limit` nodes without a name that the server is to hear nothing of.
+    pub fn orphans(&self, limit: usize) -> Result<Vec<Nid>, DbError> {
+        let mut s = self.sql.prepare_cached(
+            "SELECT n.nid FROM node n WHERE n.nameless IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM base_node b WHERE b.id=n.id) \
+             AND NOT EXISTS (SELECT 1 FROM base_dirent d WHERE d.child=n.id) LIMIT ?1",
+        )?;
+        let rows = s.query_map([limit as i64], |r| Ok(r.get::<_, i64>(0)? as u64))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Nodes that layers make special after a crash, and those deleted while open.
     pub fn nodes_to_recover(&self) -> Result<Vec<Node>, DbError> {
         let sql = concat!(

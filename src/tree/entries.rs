@@ -208,7 +208,7 @@ impl Tree {
     }
 
     /// The root folder of a namespace.
-    fn top_of(&self, c: &Conn<'_>, ns: NamespaceId) -> Result<Node, TreeError> {
+    pub(super) fn top_of(&self, c: &Conn<'_>, ns: NamespaceId) -> Result<Node, TreeError> {
         let space = c.namespace(ns)?.ok_or(TreeError::NotFound)?;
         c.node(space.root)?.ok_or(TreeError::NotFound)
     }

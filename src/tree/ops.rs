@@ -29,6 +29,8 @@ use crate::state::Nid;
 use crate::state::Node;
 use crate::state::ROOT;
 
+/// Deleted nodes that are dropped in one go.
+const ORPHANS_AT_ONCE: usize = 1000;
 /// Set-group-ID bit.
 const SETGID: u32 = 0o2000;
 
@@ -317,6 +319,16 @@ impl Tree {
         })?;
         if let Some(node) = gone {
             self.spool.discard(&node)?;
+        }
+        Ok(())
+    }
+
+    /// Drops deleted nodes that nobody has open: those whose last handle was closed while the disk
+    /// was full.
+    pub fn drop_orphans(&self) -> Result<(), TreeError> {
+        let orphans = self.db.peek(|c| c.orphans(ORPHANS_AT_ONCE))?;
+        for nid in orphans.into_iter().filter(|nid| self.spool.loaded(*nid).is_none()) {
+            self.drop_orphan(nid)?;
         }
         Ok(())
     }

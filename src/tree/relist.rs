@@ -391,6 +391,7 @@ fn removed_node(node: &Node) -> NodeRow {
         version: node.version,
         seq: 0,
         deleted: true,
+        last: None,
         device: String::new(),
         committed: now(),
     }

@@ -7,6 +7,7 @@ use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::DirentRow;
 use drivefs_core::wire::NodeRow;
+use drivefs_core::wire::Place;
 
 use super::Invalidation;
 use super::Tree;
@@ -18,6 +19,9 @@ use crate::state::BaseDirent;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
+
+/// Name of what comes back where nobody knows what it was called.
+const NAMELESS: &[u8] = b"file";
 
 impl Tree {
     /// True when content was changed here that the server does not have: of a file, or anywhere
@@ -144,8 +148,45 @@ impl Tree {
             self.keep_as_new(c, &local)?;
             return Ok(());
         }
+        // A removal made here would have dropped what is ahead of a file.
+        let ahead = local.kind == NodeKind::Dir || c.is_dirty(&local.id)?;
+        if ahead && self.has_changes(c, &local)? {
+            return self.name_again(c, ns, &local, row.last.as_ref(), applied);
+        }
         c.delete_base_node(&local.id)?;
         self.supersede(c, &local, &[], applied)
+    }
+
+    /// What an earlier page moved away from here, and this one deletes, was changed here: it comes
+    /// back as a new node where the server last had it, or at the top if that folder is gone.
+    fn name_again(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        local: &Node,
+        last: Option<&Place>,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let kept = self.keep_as_new(c, local)?;
+        let folder = match last {
+            Some(place) => c.node_by_id(&place.parent)?.filter(|dir| dir.links > 0),
+            None => None,
+        };
+        let dir = match folder {
+            Some(dir) => dir,
+            None => self.top_of(c, ns)?,
+        };
+        let name = last.map_or(NAMELESS, |place| place.name.as_bytes());
+        let name = match c.dirent(dir.nid, name)? {
+            None => name.to_vec(),
+            Some(_) => self.free_conflict_name(c, dir.nid, name)?.into_bytes(),
+        };
+        tracing::info!(node = %kept.id, "deleted by the server but changed here: kept");
+        self.journal.note_dirent(c, dir.ns, dir.id, &name, None, Some(kept.id))?;
+        c.put_dirent(dir.nid, &name, kept.nid)?;
+        c.add_links(kept.nid, 1, now())?;
+        applied.invalid.push(Invalidation::Entry { parent: dir.nid, name });
+        Ok(())
     }
 
     /// Names of a deleted node that were not made here: the server has given them to something else

@@ -14,6 +14,7 @@ use drivefs_core::wire::Place;
 
 use super::DbError;
 use super::Sql;
+use super::trash::name_of;
 use super::value::Row;
 use super::value::params;
 
@@ -194,7 +195,7 @@ pub fn set_live(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId, seq: Seq) -> R
 /// Columns of `NodeRow`, from `node n` joined to its head version `v`.
 pub(super) const ROW_COLUMNS: &str = "n.node, n.kind, n.mode, n.uid, n.gid, n.mtime_ns, \
      n.btime_ns, n.rdev, n.target, n.mount, n.xattrs, n.version, n.changed_seq, n.deleted_ns, \
-     v.content, v.device, v.committed_ns";
+     v.content, v.device, v.committed_ns, n.last_parent, n.last_name";
 pub(super) const ROW_TABLES: &str = "node n LEFT JOIN file_version v \
      ON v.ns = n.ns AND v.node = n.node AND v.version = n.version";
 
@@ -223,6 +224,10 @@ pub(super) fn row_of(r: &Row) -> Result<NodeRow, DbError> {
         version: r.get(11)?,
         seq: r.get(12)?,
         deleted: r.get::<Option<i64>>(13)?.is_some(),
+        last: match (r.get(17)?, r.get::<Option<Vec<u8>>>(18)?) {
+            (Some(parent), Some(name)) => Some(Place { parent, name: name_of(name)? }),
+            _ => None,
+        },
         content: r.get::<Option<Vec<u8>>>(14)?.map(Blob),
         device: r.get::<Option<String>>(15)?.unwrap_or_default(),
         committed: r.get::<Option<i64>>(16)?.unwrap_or_default(),

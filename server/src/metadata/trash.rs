@@ -179,6 +179,6 @@ fn lost_of(r: &Row) -> Result<Lost, DbError> {
     })
 }
 
-fn name_of(bytes: Vec<u8>) -> Result<Name, DbError> {
+pub(super) fn name_of(bytes: Vec<u8>) -> Result<Name, DbError> {
     Name::new(bytes).map_err(|_| DbError::Decode("name"))
 }

@@ -89,7 +89,11 @@ impl World {
                 assert!(node.live.is_none() && node.frozen.is_none(), "{name} spools {path}");
             }
             // All that is here is on the server, so all of it can go.
-            tree.spool().cache().relieve(1 << 30).expect("evicts");
+            tree.spool().forget_unused();
+            tree.drop_orphans().expect("drops");
+            let cache = tree.spool().cache();
+            cache.note_uses().expect("notes");
+            cache.relieve(1 << 30).expect("evicts");
             let left = tree.db().peek(|c| c.cached_bytes());
             assert_eq!(left.expect("counts"), (0, 0), "{name} keeps blocks");
             assert_eq!(device.on().handle.status().error, None, "{name}");

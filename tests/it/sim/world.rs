@@ -402,7 +402,10 @@ impl World {
             0 => drop(tree.db().flush()),
             1 => drop(cache.reclaim()),
             2 => drop(cache.relieve(1 << 30)),
-            3 => drop(cache.note_uses()),
+            3 => {
+                drop(tree.drop_orphans());
+                drop(cache.note_uses());
+            }
             _ => tree.spool().forget_unused(),
         }
     }
