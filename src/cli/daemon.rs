@@ -59,7 +59,7 @@ const ACCOUNT_EVERY_BUSY: Duration = Duration::from_secs(2);
 pub struct Setup {
     pub home: Home,
     /// Held for the daemon's life: one daemon a home.
-    pub _lock: File,
+    pub lock: File,
     pub dir: PathBuf,
     pub options: MountOptions,
     pub strict: bool,
@@ -133,6 +133,7 @@ async fn serve(setup: &Setup, account: AccountFile) -> anyhow::Result<()> {
     let control = tokio::spawn(control::serve(home, daemon)?);
     let session = fuse::mount(fs.clone(), &setup.dir, &setup.options, handle, strict)
         .map_err(|e| mount_failed(setup, &e))?;
+    fuse::note_mount(&setup.lock, &setup.dir)?;
     let (tell_damage, damage) = tokio::sync::oneshot::channel();
     let tasks = [
         control,

@@ -26,6 +26,7 @@ mod token;
 mod trash;
 mod umount;
 mod versions;
+mod watch_daemon;
 mod when;
 mod why;
 
@@ -102,6 +103,9 @@ enum Command {
     /// Run by the daemon
     #[command(hide = true)]
     RaiseEvents(raise_events::RaiseEvents),
+    /// Run by the daemon
+    #[command(hide = true)]
+    WatchDaemon(watch_daemon::WatchDaemon),
 }
 
 /// Runs the program.
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(c) => doctor::run(&c),
         Command::Completions(c) => completions::run(&c),
         Command::RaiseEvents(c) => raise_events::run(&c),
+        Command::WatchDaemon(c) => watch_daemon::run(&c),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::daemon;
+use crate::fuse;
 use crate::fuse::MountOptions;
 use crate::fuse::MountPoint;
 use crate::home::Home;
@@ -84,7 +85,7 @@ fn serve(c: &Mount, home: &Home, detached: bool) -> anyhow::Result<()> {
     }
     daemon::run(daemon::Setup {
         home: home.clone(),
-        _lock: lock,
+        lock,
         dir: point.path,
         options,
         strict: c.strict,
@@ -133,7 +134,12 @@ fn last_words(home: &Home) -> Option<String> {
 }
 
 fn check_free(home: &Home) -> anyhow::Result<File> {
-    home.lock()?.with_context(|| {
+    if let Some(lock) = home.lock()? {
+        return Ok(lock);
+    }
+    // Its holder may be dead, and stay.
+    let lock = if fuse::free_home(home.root())? { home.lock()? } else { None };
+    lock.with_context(|| {
         format!(
             "a drive is already mounted from {}; `drivefs status` shows where. Another device on \
              this machine needs another DRIVEFS_HOME",

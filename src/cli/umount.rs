@@ -33,8 +33,12 @@ pub struct Umount {
 
 pub fn run(c: &Umount) -> anyhow::Result<()> {
     let dir = &c.dir;
-    if fuse::is_dead(dir) {
+    let freed = fuse::free_mount(dir)?;
+    let dead = fuse::is_dead(dir)?;
+    if dead {
         fuse::unmount(dir, true)?;
+    }
+    if freed || dead {
         println!("{}: took away the mount of a daemon that had died", dir.display());
         return Ok(());
     }

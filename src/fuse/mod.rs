@@ -9,6 +9,7 @@ mod herald;
 mod interrupt;
 mod invalidate;
 mod mountpoint;
+mod outlived;
 mod past;
 mod raise;
 mod readahead;
@@ -16,6 +17,7 @@ mod reply;
 mod strict;
 mod threads;
 mod unlisted;
+mod warden;
 mod watchers;
 
 use std::io;
@@ -41,8 +43,12 @@ pub use mountpoint::Mounted;
 pub use mountpoint::is_dead;
 pub use mountpoint::is_mounted;
 pub use mountpoint::unmount;
+pub use outlived::free_home;
+pub use outlived::free_mount;
+pub use outlived::note_mount;
 pub use raise::raise_events;
 pub use strict::Strict;
+pub use warden::watch_daemon;
 
 /// What is logged unless RUST_LOG says otherwise. fuser reports each reply to a request that the
 /// kernel gave up meanwhile (an interrupted program) as an error: it is none.
@@ -96,6 +102,7 @@ pub fn mount(
         herald: herald.clone(),
     };
     let session = Session::new(adapter, dir, &config)?;
+    warden::start(dir)?;
     notifier.get_or_init(|| session.notifier());
     let watchers = herald.start(fs, session.notifier(), dir)?;
     tree.set_listener(invalidate::start(session.notifier(), watchers)?);

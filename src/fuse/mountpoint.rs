@@ -5,8 +5,16 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
+
+use super::outlived;
+
+/// How long a mount may take to tell whether its daemon lives.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a folder cannot be mounted on, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +46,8 @@ impl MountPoint {
     pub fn check(dir: &Path, nonempty: bool) -> Result<Self, MountPointError> {
         let name = dir.display().to_string();
         let failed = |e| MountPointError::Io(name.clone(), e);
-        let mut repaired = false;
-        if is_dead(dir) {
+        let mut repaired = outlived::free_mount(dir).map_err(failed)?;
+        if is_dead(dir).map_err(failed)? {
             unmount(dir, true).map_err(failed)?;
             repaired = true;
         }
@@ -67,12 +75,25 @@ impl MountPoint {
 }
 
 /// A mount whose daemon is gone answers "not connected" to everything.
-pub fn is_dead(dir: &Path) -> bool {
-    // Not stat(2): the kernel may still have the answer to that.
-    matches!(
-        rustix::fs::statvfs(dir),
-        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
-    )
+/// Fails when a mount does not answer at all.
+pub fn is_dead(dir: &Path) -> io::Result<bool> {
+    let (sender, answer) = channel();
+    let asked = dir.to_owned();
+    // On a thread that may stay: who asks a daemon that is stopped waits as long as that is.
+    thread::Builder::new().name("statvfs".into()).spawn(move || {
+        // Not stat(2): the kernel may still have the answer to that.
+        let answer = rustix::fs::statvfs(&asked);
+        // Who asked may have given up.
+        let _ = sender.send(answer.err());
+    })?;
+    let error = answer.recv_timeout(ANSWER_WAIT).map_err(|_| {
+        let dir = dir.display();
+        io::Error::other(format!(
+            "the mount does not answer: its daemon is stopped or hangs. If it is stopped, let it \
+             go on; else end it (`drivefs status` tells its home), or as root `umount -f {dir}`"
+        ))
+    })?;
+    Ok(matches!(error, Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)))
 }
 
 /// What is mounted on a folder.

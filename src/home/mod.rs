@@ -85,7 +85,11 @@ impl Home {
         let path = self.root.join("lock");
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => {
+                // What an earlier daemon noted in it (`fuse::note_mount`) is its own.
+                file.set_len(0)?;
+                Ok(Some(file))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }

@@ -70,10 +70,12 @@ macro_rules! columns {
 pub(super) use columns;
 
 /// Placeholders for a whole row.
+// `nameless` says more than the count of links (`mark_taken`): it stays while there are none.
 macro_rules! row_values {
     () => {
         "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
-         ?20,?21,?22,?23,?24,?25,?26,?27)"
+         ?20,?21,?22,?23,?24,?25,\
+         CASE WHEN ?26 THEN coalesce((SELECT nameless FROM node WHERE nid=?1), 1) END,?27)"
     };
 }
 
@@ -166,7 +168,7 @@ impl Conn<'_> {
                 n.superseded,
                 n.source.map(|s| s.0.0 as i64),
                 n.source.as_ref().map(|s| s.1.as_bytes().as_slice()),
-                (n.links == 0).then_some(1),
+                n.links == 0,
                 n.atime,
             ],
         )?;
@@ -245,6 +247,19 @@ impl Conn<'_> {
             params![nid as i64, by, ctime],
         )?;
         Ok(())
+    }
+
+    /// Notes of a node without names that the server took the last one, not a program here.
+    pub fn mark_taken(&self, nid: Nid) -> Result<(), DbError> {
+        let sql = "UPDATE node SET nameless=2 WHERE nid=?1 AND nameless IS NOT NULL";
+        self.execute(sql, params![nid as i64])?;
+        Ok(())
+    }
+
+    /// True for a node that has no name because the server took the last one.
+    pub fn is_taken(&self, nid: Nid) -> Result<bool, DbError> {
+        let mut s = self.sql.prepare_cached("SELECT 1 FROM node WHERE nid=?1 AND nameless=2")?;
+        Ok(s.exists([nid as i64])?)
     }
 
     /// Up to `limit` nodes without a name that the server is to hear nothing of.

@@ -37,7 +37,8 @@ CREATE TABLE node (
     superseded  INTEGER NOT NULL DEFAULT 0, -- 1: its name went to a newer remote state while open
     source_ns   INTEGER,                -- came from another namespace: link blocks from there
     source_id   BLOB,
-    nameless    INTEGER                 -- 1: links is 0; deleted but open, never named, or about to be placed
+    nameless    INTEGER                 -- 1: links is 0; deleted but open, never named, or about to be placed;
+                                        -- 2: the server took its last name
 );
 
 CREATE INDEX node_xattrs ON node (nid) WHERE xattrs IS NOT NULL;

@@ -24,6 +24,8 @@ use crate::state::Node;
 /// Holds the `Mark` of a conflict file, in JSON.
 pub use drivefs_core::node::CONFLICT_XATTR;
 
+/// Name of what comes back where nobody knows what it was called.
+pub(super) const NAMELESS: &[u8] = b"file";
 /// Names tried for one conflict file.
 const NAMES_MAX: u32 = 10_000;
 
@@ -85,8 +87,7 @@ impl Tree {
         let mut changed = Vec::new();
         self.journal.note_new_node(c, copy.id, copy.ns)?;
         // One file, one conflict file, even if it had several names.
-        let (parent, name) =
-            places.first().cloned().unwrap_or((crate::state::ROOT, b"file".to_vec()));
+        let (parent, name) = self.place_to_keep(c, local, places)?;
         // What was superseded has its mark: the id in its row is not that of its origin.
         let (origin, version) = match Mark::of(&local.xattrs).filter(|_| local.superseded) {
             Some(mark) => (mark.node, mark.version),
@@ -102,6 +103,24 @@ impl Tree {
         tracing::warn!(file = %free, "conflict: the local change was kept as a file of its own");
         changed.push(Invalidation::Entry { parent, name: free.into_bytes() });
         Ok(changed)
+    }
+
+    /// The first of `places` whose folder is there, or the top of the namespace.
+    fn place_to_keep(
+        &self,
+        c: &Conn<'_>,
+        local: &Node,
+        places: &[(Nid, Vec<u8>)],
+    ) -> Result<(Nid, Vec<u8>), TreeError> {
+        for (parent, name) in places {
+            if c.node(*parent)?.is_some_and(|dir| dir.links > 0) {
+                return Ok((*parent, name.clone()));
+            }
+        }
+        let known = places.first().map(|place| place.1.clone());
+        let marked = || Mark::of(&local.xattrs).and_then(|mark| mark.name).map(Name::into_bytes);
+        let name = known.or_else(marked).unwrap_or_else(|| NAMELESS.to_vec());
+        Ok((self.top_of(c, local.ns)?.nid, name))
     }
 
     /// Before a write to a file whose name went to a newer remote state: gives it a name again.

@@ -22,6 +22,7 @@ mod rename;
 mod resolution;
 pub mod resolve;
 mod sent;
+mod stand_in;
 mod unanswered;
 mod unnamed;
 

@@ -13,15 +13,13 @@ use super::Invalidation;
 use super::Tree;
 use super::TreeError;
 use super::apply::Applied;
+use super::conflict::NAMELESS;
 use super::each_entry;
 use crate::journal::now;
 use crate::state::BaseDirent;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
-
-/// Name of what comes back where nobody knows what it was called.
-const NAMELESS: &[u8] = b"file";
 
 impl Tree {
     /// True when content was changed here that the server does not have: of a file, or anywhere
@@ -123,6 +121,7 @@ impl Tree {
         }
         c.delete_dirent(parent, name)?;
         c.add_links(local.nid, -1, now())?;
+        c.mark_taken(local.nid)?;
         let (name, nid) = (name.to_vec(), local.nid);
         applied.invalid.push(if gone && local.links == 1 && local.kind == NodeKind::File {
             Invalidation::Gone { parent, name, nid }
@@ -148,13 +147,23 @@ impl Tree {
             self.keep_as_new(c, &local)?;
             return Ok(());
         }
-        // A removal made here would have dropped what is ahead of a file.
-        let ahead = local.kind == NodeKind::Dir || c.is_dirty(&local.id)?;
-        if ahead && self.has_changes(c, &local)? {
+        if !c.is_taken(local.nid)? {
+            // Removed here: who has it open writes to a deleted file.
+            c.delete_base_node(&local.id)?;
+            return self.drop_if_done(c, &local.id);
+        }
+        if self.has_changes(c, &local)? {
             return self.name_again(c, ns, &local, row.last.as_ref(), applied);
         }
         c.delete_base_node(&local.id)?;
-        self.supersede(c, &local, &[], applied)
+        // Whoever has it open and writes to it gets it back there.
+        let last = match row.last.as_ref() {
+            Some(place) => {
+                c.nid_of(&place.parent)?.map(|dir| (dir, place.name.as_bytes().to_vec()))
+            }
+            None => None,
+        };
+        self.supersede(c, &local, last.as_slice(), applied)
     }
 
     /// What an earlier page moved away from here, and this one deletes, was changed here: it comes

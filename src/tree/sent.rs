@@ -127,6 +127,7 @@ impl Tree {
 
     fn take_sent(&self, c: &Conn<'_>, ns: NamespaceId, op: &SentOp) -> Result<(), TreeError> {
         let ahead = op.complete_to;
+        self.stand_in(c, ns, &op.change, op.version)?;
         match &op.change {
             Change::Put { node, create, content, attrs, xattrs, .. } => {
                 for hash in &op.blocks {
