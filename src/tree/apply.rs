@@ -252,6 +252,8 @@ impl Tree {
         row: &NodeRow,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
+        let here = c.node_by_id(&row.node)?;
+        tracing::trace!(device = self.device, ?row, ?here, "a node");
         if row.deleted {
             return Ok(()); // Its entries' tombstones do the work, then `drop_deleted`.
         }
@@ -260,7 +262,7 @@ impl Tree {
         {
             applied.new_namespaces.push(target);
         }
-        let Some(local) = c.node_by_id(&row.node)? else {
+        let Some(local) = here else {
             return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
         };
         if local.links == 0 && row.version > local.version {

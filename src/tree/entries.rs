@@ -42,6 +42,7 @@ impl Tree {
             self.restore_places(c, &dir, applied)?;
         }
         let local = c.child(parent, name)?;
+        tracing::trace!(device = self.device, ?row, ?base, ?local, "an entry");
         if local.as_ref().map(|n| n.id) == row.child {
             return Ok(c.delete_base_dirent(&row.parent, name)?);
         }

@@ -24,9 +24,21 @@ pub struct Done {
     pub what: String,
     /// Contents that the program itself overwrote or removed.
     pub dropped: Vec<Vec<u8>>,
-    /// The content that is there now.
-    pub written: Option<Vec<u8>>,
+    /// Files of which it did so without having all of their content here.
+    pub dropped_unseen: Vec<u64>,
+    /// The file that was written, and the content that is there now.
+    pub written: Option<(u64, Vec<u8>)>,
     pub error: Option<TreeError>,
+}
+
+impl Done {
+    /// Notes that a file's content is about to be overwritten or removed.
+    fn drops(&mut self, device: &Device, nid: u64) {
+        match device.read_here(nid) {
+            Some(bytes) => self.dropped.push(bytes),
+            None => self.dropped_unseen.push(nid),
+        }
+    }
 }
 
 struct Place {
@@ -125,16 +137,15 @@ fn done(what: String, result: Result<(), TreeError>) -> Done {
     Done { what, error: result.err(), ..Done::default() }
 }
 
-/// The contents at a place and below it.
-fn contents_below(device: &Device, path: &str) -> Vec<Vec<u8>> {
+/// The files at a place and below it.
+fn files_below(device: &Device, path: &str) -> BTreeSet<u64> {
     let below = format!("{path}/");
-    let nids: BTreeSet<u64> = device
+    device
         .nodes()
         .into_iter()
         .filter(|(p, n)| (p == path || p.starts_with(&below)) && n.kind == NodeKind::File)
         .map(|(_, n)| n.nid)
-        .collect();
-    nids.into_iter().filter_map(|nid| device.read_here(nid)).collect()
+        .collect()
 }
 
 fn write(device: &Device, rng: &mut SmallRng, count: usize, place: &Place) -> Done {
@@ -180,11 +191,11 @@ fn write(device: &Device, rng: &mut SmallRng, count: usize, place: &Place) -> Do
         Ok(nid)
     };
     if let Ok(attr) = fs.lookup(place.folder, name) {
-        out.dropped.extend(device.read_here(attr.nid));
+        out.drops(device, attr.nid);
     }
     out.what = format!("write {} ({how}, {} bytes, sync {sync})", place.path, bytes.len());
     match attempt() {
-        Ok(nid) => out.written = device.read_here(nid),
+        Ok(nid) => out.written = device.read_here(nid).map(|bytes| (nid, bytes)),
         Err(e) => out.error = Some(e),
     }
     out
@@ -212,11 +223,13 @@ fn write_held(device: &Device, rng: &mut SmallRng, count: usize) -> Done {
     let (nid, handle) = held[rng.random_range(0..held.len())];
     let bytes = fresh(device, count, rng);
     let mut out = Done { what: format!("write open {nid}"), ..Done::default() };
-    out.dropped.extend(device.read_here(nid));
+    out.drops(device, nid);
     let fs = device.fs();
     let size = fs.getattr(nid).map_or(0, |attr| attr.size);
     match fs.write(nid, handle, size, &bytes, false) {
-        Ok(()) if fs.is_named(nid) => out.written = device.read_here(nid),
+        Ok(()) if fs.is_named(nid) => {
+            out.written = device.read_here(nid).map(|bytes| (nid, bytes));
+        }
         Ok(()) => {}
         Err(e) => out.error = Some(e),
     }
@@ -229,9 +242,10 @@ fn remove(device: &Device, place: &Place) -> Done {
     if is_folder {
         return done(format!("rmdir {}", place.path), fs.rmdir(place.folder, name));
     }
-    let dropped = contents_below(device, &place.path);
-    let removed = fs.unlink(place.folder, name);
-    Done { dropped, ..done(format!("rm {}", place.path), removed) }
+    let mut out = Done { what: format!("rm {}", place.path), ..Done::default() };
+    files_below(device, &place.path).into_iter().for_each(|nid| out.drops(device, nid));
+    out.error = fs.unlink(place.folder, name).err();
+    out
 }
 
 fn link(device: &Device, rng: &mut SmallRng, place: &Place) -> Done {
@@ -257,12 +271,13 @@ fn rename(device: &Device, rng: &mut SmallRng, place: &Place) -> Done {
         _ => RenameMode::Replace,
     };
     let what = format!("mv {mode:?} {} {}", place.path, to.path);
-    let dropped = match mode {
-        RenameMode::Replace => contents_below(device, &to.path),
-        _ => Vec::new(),
-    };
-    // A file that is renamed onto itself stays.
-    let kept = contents_below(device, &place.path);
+    let mut out = Done { what, ..Done::default() };
+    if mode == RenameMode::Replace {
+        // A file that is renamed onto itself stays.
+        let kept = files_below(device, &place.path);
+        let going = files_below(device, &to.path);
+        going.difference(&kept).for_each(|nid| out.drops(device, *nid));
+    }
     let renamed = device.fs().rename(
         place.folder,
         place.name.as_bytes(),
@@ -270,6 +285,8 @@ fn rename(device: &Device, rng: &mut SmallRng, place: &Place) -> Done {
         to.name.as_bytes(),
         mode,
     );
-    let dropped = dropped.into_iter().filter(|c| renamed.is_ok() && !kept.contains(c)).collect();
-    Done { dropped, ..done(what, renamed) }
+    match renamed {
+        Ok(()) => out,
+        Err(e) => done(out.what, Err(e)),
+    }
 }

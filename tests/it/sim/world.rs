@@ -143,8 +143,8 @@ pub struct World {
     packs: BlockStore,
     rng: SmallRng,
     climate: Climate,
-    /// Contents that have to be on the server at the end, by device.
-    ledger: Vec<Vec<Vec<u8>>>,
+    /// Contents that have to be on the server at the end, and the files they were in, by device.
+    ledger: Vec<Vec<(u64, Vec<u8>)>>,
 }
 
 /// Runs the world of a seed; panics when a promise is broken. The log is told either way.
@@ -332,10 +332,12 @@ impl World {
             assert!(full || !odd, "{} {}: {error}", self.devices[i].name, done.what);
         }
         let ledger = &mut self.ledger[i];
-        ledger.retain(|content| !done.dropped.contains(content));
+        ledger.retain(|(nid, content)| {
+            !done.dropped.contains(content) && !done.dropped_unseen.contains(nid)
+        });
         // What a process that is dead by now acknowledged, nobody heard.
         if !dead {
-            ledger.extend(done.written.filter(|bytes| !bytes.is_empty()));
+            ledger.extend(done.written.filter(|(_, bytes)| !bytes.is_empty()));
         }
     }
 
@@ -497,11 +499,11 @@ impl World {
                 on.fs.release(handle).expect("closes");
             }
             // What it shows now has to be on the server in the end.
-            let shown: Vec<Vec<u8>> = self.devices[i]
+            let shown: Vec<(u64, Vec<u8>)> = self.devices[i]
                 .nodes()
                 .values()
-                .filter_map(|node| self.devices[i].read_here(node.nid))
-                .filter(|bytes| !bytes.is_empty())
+                .filter_map(|node| Some((node.nid, self.devices[i].read_here(node.nid)?)))
+                .filter(|(_, bytes)| !bytes.is_empty())
                 .collect();
             self.ledger[i].extend(shown);
         }
@@ -545,7 +547,7 @@ impl World {
 
     pub fn take_ledger(&mut self) -> Vec<(usize, Vec<u8>)> {
         let all = std::mem::take(&mut self.ledger).into_iter().enumerate();
-        all.flat_map(|(i, contents)| contents.into_iter().map(move |c| (i, c))).collect()
+        all.flat_map(|(i, contents)| contents.into_iter().map(move |(_, c)| (i, c))).collect()
     }
 
     /// The witness: a device that has only what the server told.
