@@ -179,7 +179,7 @@ impl Engine {
         let commit = Unanswered { request, blocks, complete_to };
         let tree = self.tree.clone();
         let commit = host::blocking(move || tree.note_unanswered(&commit).map(|()| commit)).await?;
-        self.ask(commit).await
+        self.ask(commit, false).await
     }
 
     /// Asks again what became of commits whose answer was lost. Before that is known nothing of
@@ -192,7 +192,7 @@ impl Engine {
         while let Some(commit) = self.take_unanswered() {
             let ns = commit.request.ns;
             tracing::debug!(%ns, ops = commit.request.ops.len(), "asking for an answer again");
-            match self.ask(commit).await {
+            match self.ask(commit, true).await {
                 Ok(_) => {}
                 // It is forgotten by now: what the server has decides.
                 Err(e) if self.is_answered(ns) => {
@@ -215,8 +215,9 @@ impl Engine {
         self.unanswered.as_ref().is_some_and(|commits| !commits.contains_key(&ns))
     }
 
-    /// Sends a commit and takes the answer in. True when something was done.
-    async fn ask(&mut self, commit: Unanswered) -> Result<bool, SyncError> {
+    /// Sends a commit, `again` if it may have arrived before, and takes the answer in. True when
+    /// something was done.
+    async fn ask(&mut self, commit: Unanswered, again: bool) -> Result<bool, SyncError> {
         let began = host::instant();
         let ns = commit.request.ns;
         let reply = match self.remote.commit(&commit.request).await {
@@ -224,7 +225,7 @@ impl Engine {
             Err(e) => {
                 // It may have been done all the same.
                 self.shared.want_pull();
-                if may_answer_later(&e) {
+                if may_answer_later(&e, again) {
                     self.unanswered.get_or_insert_default().insert(ns, commit);
                 } else {
                     self.tree.forget_unanswered(ns)?;
@@ -297,12 +298,15 @@ impl Engine {
 
 /// True when the same commit, sent again, may be answered. What the server cannot do is not asked
 /// for ever: the pulls wait.
-fn may_answer_later(e: &RemoteError) -> bool {
+fn may_answer_later(e: &RemoteError, again: bool) -> bool {
     match e {
         RemoteError::Offline(_) | RemoteError::Unauthorized(_) => true,
-        RemoteError::Refused { code, .. } => {
-            matches!(code, ErrorCode::Unavailable | ErrorCode::TooManyRequests)
-        }
+        RemoteError::Refused { code, .. } => match code {
+            ErrorCode::Unavailable | ErrorCode::TooManyRequests => true,
+            // Nothing was done now. What was done the first time, it says when it has room.
+            ErrorCode::StorageFull => again,
+            _ => false,
+        },
         RemoteError::Protocol(_) => false,
     }
 }

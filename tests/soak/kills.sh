@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Two devices work on one drive while both daemons and the server are killed (kill -9) again and again.
 # At the end both show the same tree, all that was acknowledged is there, no conflict came twice.
+# The shell test 35-kills.sh runs ten of them.
 #
 #   tests/soak/kills.sh          200 kills, some ten minutes
 #   KILLS=10 SEED=7 tests/soak/kills.sh
@@ -44,8 +45,8 @@ for name in alice bob; do
     HELPERS+=($!)
 done
 
-# A daemon that is killed while it tells the kernel of a change, and while a program waits for it in the
-# same folder, may stay: only the end of the connection frees both.
+# A daemon that is killed ends by itself (78-outlive.sh). One that stays is freed here all the same, so
+# that the rest is tested.
 stuck=0
 kill_daemon() {
     local pid
@@ -82,7 +83,6 @@ done
 note "killed alice ${count[alice]}, bob ${count[bob]}, the server ${count[server]} times"
 touch "$T/stop"
 kill "$(cat "$T/alice.watcher")" "$(cat "$T/bob.watcher")" 2>/dev/null || true
-# Rare, and known: docs/OPERATIONS.md.
 same "no daemon outlived its kill" "$stuck" 0
 i=0
 for name in alice bob; do
