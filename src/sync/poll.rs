@@ -132,11 +132,7 @@ fn is_unknown(e: &RemoteError) -> bool {
     matches!(e.code(), Some(ErrorCode::NotFound | ErrorCode::Forbidden))
 }
 
-async fn poll_once(
-    remote: &Remote,
-    tree: &Tree,
-    unknown: &mut Unknown,
-) -> Result<bool, PollError> {
+async fn poll_once(remote: &Remote, tree: &Tree, unknown: &mut Unknown) -> Result<bool, PollError> {
     unknown.forget_old();
     let mut cursors = tree.db().peek(|c| {
         let mut cursors = Vec::new();

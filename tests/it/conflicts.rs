@@ -498,33 +498,6 @@ fn a_put_that_arrives_late_is_no_conflict_with_the_next_one() {
 }
 
 #[test]
-fn a_new_file_that_moved_on_while_it_was_sent_is_no_conflict_with_the_next_of_its_name() {
-    let world = World::new();
-    let (alice, bob) = (world.device("alice"), world.far_device("bob"));
-    all_sync(&[&alice, &bob]);
-    for weather in [Weather::HoldsCommits, Weather::LosesAnswers] {
-        let count = |bob: &Device<'_>| (bob.network().held(), bob.network().lost());
-        let before = count(&bob);
-        bob.network().set(weather);
-        bob.write("a.txt", b"first");
-        wait_until("a commit is held, or its answer lost", || count(&bob) != before);
-        // The server tells what it has of that name together with this, which it took before.
-        alice.write("other", b"alice");
-        alice.sync();
-        bob.rename("a.txt", "b.txt");
-        bob.write("a.txt", b"second");
-        bob.network().set(Weather::Fair);
-        all_sync(&[&bob, &alice]);
-        let files = only(&[("a.txt", "second"), ("b.txt", "first"), ("other", "alice")]);
-        assert_eq!(same_files(&[&alice, &bob]), files);
-        for name in ["a.txt", "b.txt"] {
-            bob.remove(name);
-        }
-        all_sync(&[&bob, &alice]);
-    }
-}
-
-#[test]
 fn a_conflict_is_one_file_whatever_answers_are_lost_and_whoever_dies() {
     let world = World::new();
     let (alice, mut bob) = (world.device("alice"), world.far_device("bob"));

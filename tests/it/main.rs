@@ -16,4 +16,5 @@ mod sim;
 mod stories;
 mod story;
 mod tidy;
+mod unanswered;
 mod unnamed;
