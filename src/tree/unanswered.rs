@@ -15,7 +15,6 @@ use serde::Serialize;
 use super::Tree;
 use super::TreeError;
 use crate::state::Conn;
-use crate::state::DbError;
 
 /// A commit as it was sent, and what its ops stand for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,9 +48,11 @@ impl Tree {
             let mut out = Vec::new();
             for space in c.namespaces()? {
                 let Some(json) = c.meta(&key(space.ns))? else { continue };
-                let commit = serde_json::from_slice(&json)
-                    .map_err(|e| DbError::Damaged(format!("a commit: {e}")))?;
-                out.push(commit);
+                match serde_json::from_slice(&json) {
+                    Ok(commit) => out.push(commit),
+                    // Of a version that wrote it otherwise: what the server has decides.
+                    Err(error) => tracing::warn!(%error, "an unanswered commit cannot be read"),
+                }
             }
             Ok(out)
         })

@@ -3,10 +3,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
+two_devices
 M=$T/alice
 node() { getfattr --absolute-names --only-values -n user.drivefs.node "$1"; }
 

@@ -15,10 +15,7 @@ else
     ops=8000
 fi
 
-start_server
-add_user me@example.org
-device alice
-device bob
+two_devices
 A=$T/alice
 
 # fsx_run NAME SEED: prints its last words; a mismatch leaves the file's history there.

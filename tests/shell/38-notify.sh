@@ -4,11 +4,6 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-both() {
-    sync_device alice
-    sync_device bob
-    sync_device alice
-}
 # All content that the server has was written ten minutes ago. It is stopped.
 let_time_pass() {
     sqlite3 "$SERVER_DATA/metadata.db" "DROP TRIGGER IF EXISTS file_version_is_immutable;

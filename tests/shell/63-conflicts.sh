@@ -8,12 +8,7 @@ resolve() { as "$1" drivefs resolve "$2" --keep "$3"; }
 in_step() { sync_device alice && sync_device bob && sync_device alice; }
 attr() { getfattr --absolute-names --only-values -n "user.drivefs.$2" "$1"; }
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
+two_devices
 
 # torn NAME ALICE BOB [BASE]: both changed it while bob's client was away; bob's is the conflict.
 torn() {

@@ -4,18 +4,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
-
-both() {
-    sync_device alice
-    sync_device bob
-    sync_device alice
-}
+two_devices
 
 # Names in a folder, one a line.
 names() { (cd "$1" && find . -mindepth 1 -maxdepth 1 -printf '%f\n' | sort); }

@@ -3,18 +3,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
+two_devices
 
-both() {
-    sync_device alice
-    sync_device bob
-    sync_device alice
-}
 # A time between what is on the server now and what comes.
 moment() { date -u +%FT%T.%NZ; }
 events() { as "$1" drivefs events --json "${@:2}"; }

@@ -4,10 +4,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
+two_devices
 mkdir "$T/alice/docs"
 for n in $(seq 1 40); do printf 'file %s, first\n' "$n" >"$T/alice/docs/$n.txt"; done
 random_file "$T/alice/big.bin" 6

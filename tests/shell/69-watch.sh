@@ -4,12 +4,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
+two_devices
 mkdir -p "$A/seen/sub" "$A/unseen"
 for name in edited.txt removed.txt moved.txt touched.txt over.txt; do echo base >"$A/seen/$name"; done
 echo base >"$A/unseen/edited.txt"

@@ -3,12 +3,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
+two_devices
 n255=$(printf 'n%.0s' {1..255})
 
 check "a name of 255 bytes" touch "$A/$n255"

@@ -5,10 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root
 
-start_server
-add_user me@example.org
-device alice
-device bob
+two_devices
 mkdir "$T/alice/folder"
 : >"$T/alice/folder/file"
 sync_device alice

@@ -4,17 +4,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-start_server
-add_user me@example.org
-device alice
-device bob
-A=$T/alice
-B=$T/bob
-both() {
-    sync_device alice
-    sync_device bob
-    sync_device alice
-}
+two_devices
 RANDOM=${SEED:-7}
 
 for folder in $(seq 30); do

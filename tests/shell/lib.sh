@@ -4,6 +4,8 @@
 #   start_server [flags of serve]     a server on loopback; sets URL
 #   add_user EMAIL [flags]            an account (password: $PASSWORD)
 #   device NAME [EMAIL]               a home of its own, logged in and mounted; $T/NAME is its mount
+#   two_devices                       a server, an account, alice and bob; sets A and B, their mounts
+#   both                              what either has done is on the other
 #   as NAME CMD...                    runs CMD with the home of that device
 #   offline / online                  stops the server / starts it again at the same address
 #   check TEXT CMD...                 one checked thing: prints ok or FAIL
@@ -201,6 +203,22 @@ new_device() {
 device() {
     new_device "$@"
     mount_device "$1"
+}
+
+# shellcheck disable=SC2034
+two_devices() {
+    start_server
+    add_user me@example.org
+    device alice
+    device bob
+    A=$T/alice
+    B=$T/bob
+}
+
+both() {
+    sync_device alice
+    sync_device bob
+    sync_device alice
 }
 
 # mount_device NAME [flags of mount]

@@ -16,10 +16,7 @@ WORKER=$HERE/../soak/worker.py
 RANDOM=$SEED
 note "$KILLS kills, SEED=$SEED"
 
-start_server
-add_user me@example.org
-device alice
-device bob
+two_devices
 mkdir "$T/alice/own-alice" "$T/alice/own-bob" "$T/alice/shared" "$T/alice/both"
 sync_device alice
 sync_device bob
