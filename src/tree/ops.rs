@@ -24,6 +24,7 @@ use super::new_id;
 use crate::journal::now;
 use crate::spool::Content;
 use crate::spool::SpoolError;
+use crate::state::BaseNode;
 use crate::state::Conn;
 use crate::state::Nid;
 use crate::state::Node;
@@ -270,13 +271,25 @@ impl Tree {
             return Ok(None);
         }
         // Whatever else was to be told about it, its removal says all.
+        let base = c.base_node(&node.id)?;
         c.delete_base_node(&node.id)?;
-        if self.spool.loaded(node.nid).is_some() {
+        let is_open = self.spool.loaded(node.nid).is_some();
+        let agreed = base.and_then(|base| as_agreed(node, base));
+        if is_open && (agreed.is_none() || !self.is_awaited(c, node)?) {
+            return Ok(None);
+        }
+        if is_open {
+            // Who has it open keeps what was written; the server's state may come back.
+            c.update_node(&Node { id: new_id(), links: 0, ..node.clone() })?;
+            let agreed = agreed.expect("asked above");
+            let nid = self.new_nid();
+            c.insert_node(&Node { nid, links: 0, ..without_layers(&agreed)? })?;
             return Ok(None);
         }
         if self.is_awaited(c, node)? {
             // Its bytes were never agreed on; what the server has is all that can come back.
-            c.update_node(&Node { links: 0, ..without_layers(node)? })?;
+            let agreed = agreed.as_ref().unwrap_or(node);
+            c.update_node(&Node { links: 0, ..without_layers(agreed)? })?;
         } else {
             c.delete_node(node.nid)?;
         }
@@ -434,6 +447,13 @@ impl Tree {
         c.set_mtime(dir.nid, time, time)?;
         Ok(())
     }
+}
+
+/// A node as the server has it; none where it does not know it.
+fn as_agreed(node: &Node, base: BaseNode) -> Option<Node> {
+    let (attrs, xattrs) = base.agreed?;
+    let BaseNode { content, version, .. } = base;
+    Some(Node { attrs, xattrs, content, version, ..node.clone() })
 }
 
 /// A node whose layers go: what lies below shows.
