@@ -50,6 +50,8 @@ pub struct Applied {
     /// Nodes that were made here, and that the server has now though nobody told: where it has them
     /// is where they were asked to be, whatever became of them here since.
     pub(super) own: HashSet<NodeId>,
+    /// Where this page puts nodes.
+    places: HashMap<NodeId, (NodeId, Vec<u8>)>,
     /// What programs that watch folders should hear.
     felt: Vec<Felt>,
     pub(super) gone: Vec<Node>,
@@ -107,6 +109,10 @@ impl Tree {
         page: &ChangesReply,
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
+        for row in &page.dirents {
+            let place = (row.parent, row.name.as_bytes().to_vec());
+            applied.places.extend(row.child.map(|child| (child, place)));
+        }
         for row in &page.nodes {
             let here = if self.is_filling() { c.node_by_id(&row.node)? } else { None };
             // What is newer here a later page tells as it is.
@@ -265,7 +271,8 @@ impl Tree {
         let Some(local) = here else {
             return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
         };
-        if local.links == 0 && row.version > local.version {
+        // What is ahead was not removed here: an earlier page took its name, a later row gives it one.
+        if local.links == 0 && row.version > local.version && !c.is_dirty(&local.id)? {
             // Removed here, edited there: the edit survives. Who has the old file open keeps that.
             self.supersede(c, &local, &[], applied)?;
             let restored = from_row(self.new_nid(), ns, row)?;
@@ -419,7 +426,11 @@ impl Tree {
             }
             Verdict::Conflict => {
                 let places = c.places(local.nid)?;
-                applied.invalid.extend(self.become_conflict(c, local, &places, old_version)?);
+                let beside = match places.is_empty() {
+                    true => self.future_place(c, local, applied)?,
+                    false => places.clone(),
+                };
+                applied.invalid.extend(self.become_conflict(c, local, &beside, old_version)?);
                 let nid = self.new_nid();
                 c.insert_node(&Node { nid, links: local.links, ..remote })?;
                 for (parent, name) in places {
@@ -430,6 +441,21 @@ impl Tree {
             }
         }
         self.settle_node(c, &row.node)
+    }
+
+    /// Where this page puts a node that an earlier one took its name from.
+    fn future_place(
+        &self,
+        c: &Conn<'_>,
+        local: &Node,
+        applied: &Applied,
+    ) -> Result<Places, TreeError> {
+        let Some((parent, name)) = applied.places.get(&local.id) else { return Ok(Vec::new()) };
+        let parent = match c.nid_of(parent)? {
+            Some(nid) => nid,
+            None => self.top_of(c, local.ns)?.nid,
+        };
+        Ok(vec![(parent, name.clone())])
     }
 
     /// Drops a node's intent when nothing is ahead any more.
