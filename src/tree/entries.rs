@@ -238,7 +238,9 @@ impl Tree {
             && remote.kind == NodeKind::File
             && local.content == remote.content
             && local.live.is_none()
-            && local.frozen.is_none();
+            && local.frozen.is_none()
+            // What was changed here, and moved there, is not what the server has.
+            && !c.is_dirty(&remote.id)?;
         if is_new_here && remote.links == 0 && local.links == 1 && (both_folders || same_file) {
             return self.unite(c, row, local, &remote);
         }
