@@ -50,6 +50,8 @@ pub struct Applied {
     /// Nodes that were made here, and that the server has now though nobody told: where it has them
     /// is where they were asked to be, whatever became of them here since.
     pub(super) own: HashSet<NodeId>,
+    /// Nodes that were removed here and edited there: they get their places back.
+    returning: Vec<NodeId>,
     /// Where this page puts nodes.
     places: HashMap<NodeId, (NodeId, Vec<u8>)>,
     /// What programs that watch folders should hear.
@@ -120,6 +122,7 @@ impl Tree {
                 self.apply_node(c, ns, row, applied)?;
             }
         }
+        self.restore_returning(c, applied)?;
         let is_news = |row: &&DirentRow| !self.filling.is_old_place(ns, row);
         let mut dirents: Vec<&DirentRow> = page.dirents.iter().filter(is_news).collect();
         // Within one commit removals come first: a moved folder has one place at a time.
@@ -275,9 +278,8 @@ impl Tree {
         if local.links == 0 && row.version > local.version && !c.is_dirty(&local.id)? {
             // Removed here, edited there: the edit survives. Who has the old file open keeps that.
             self.supersede(c, &local, &[], applied)?;
-            let restored = from_row(self.new_nid(), ns, row)?;
-            c.insert_node(&restored)?;
-            return self.restore_places(c, &restored, applied);
+            applied.returning.push(row.node);
+            return Ok(c.insert_node(&from_row(self.new_nid(), ns, row)?)?);
         }
         if self.is_orphan(c, &local)? {
             // Removed everywhere, written on by who has it open, and out of the trash again: what
@@ -295,6 +297,21 @@ impl Tree {
             None => self.follow(c, &local, row, applied),
             Some(base) => self.merge(c, &local, base, row, applied),
         }
+    }
+
+    /// Gives what was edited there and removed here its places back, once the folders of the page are
+    /// known.
+    pub(super) fn restore_returning(
+        &self,
+        c: &Conn<'_>,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        for id in std::mem::take(&mut applied.returning) {
+            if let Some(node) = c.node_by_id(&id)? {
+                self.restore_places(c, &node, applied)?;
+            }
+        }
+        Ok(())
     }
 
     /// True for what was written after its last name was gone, here and on the server.

@@ -183,6 +183,7 @@ impl Tree {
                     self.apply_node(c, ns, row, &mut applied)?;
                 }
             }
+            self.restore_returning(c, &mut applied)?;
             for row in dirents {
                 self.apply_dirent(c, ns, row, &HashSet::new(), &mut applied)?;
             }
