@@ -1,6 +1,16 @@
 //! The planner against a model of the server that takes ops one by one and is as strict as the
 //! real one: parents exist, places are free or hold what is replaced, folders have one place, are
 //! empty when removed and never lie below themselves.
+//!
+//! Here one side changes a tree; `twice` changes it on both, and runs the real tree with the planner.
+
+mod deeds;
+mod device;
+mod ledger;
+mod regressions;
+mod server;
+mod twice;
+mod view;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
