@@ -241,11 +241,16 @@ impl Conn<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Makes intents about entries of directory `old` be about `new`.
+    /// Makes intents about entries of directory `old`, which the server does not have, be about
+    /// `new`. What the server has there stays noted.
     pub fn rename_base_parent(&self, old: &NodeId, new: &NodeId) -> Result<(), DbError> {
         self.execute(
-            "UPDATE OR REPLACE base_dirent SET parent=?2 WHERE parent=?1",
+            "UPDATE OR IGNORE base_dirent SET parent=?2 WHERE parent=?1",
             params![old.as_bytes().as_slice(), new.as_bytes().as_slice()],
+        )?;
+        self.execute(
+            "DELETE FROM base_dirent WHERE parent=?1",
+            params![old.as_bytes().as_slice()],
         )?;
         Ok(())
     }

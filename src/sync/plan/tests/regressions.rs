@@ -92,3 +92,12 @@ fn a_folder_moved_on_both_sides_settles_when_the_page_comes_that_tells_where_to(
     let half = Case { rows: 1, pages: 1, ..case(vec![folder(0, 0)], remote, Vec::new()) };
     holds(&Case { local: vec![here(relocate(0, 2, 1))], ..half });
 }
+
+#[test]
+fn a_folder_made_here_that_is_one_with_a_moved_one_keeps_in_mind_what_was_removed_from_that() {
+    holds(&case(
+        vec![folder(0, 2), file(1, 0), file(2, 0), relocate(3, 1, 1)],
+        vec![there(relocate(10, 2, 0)), there(relocate(1, 2, 1))],
+        vec![here(remove(0)), here(folder(0, 0)), here(relocate(0, 2, 1)), here(folder(1, 1))],
+    ));
+}

@@ -12,14 +12,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use drivefs_core::node::Attrs;
 use drivefs_core::wire::Change;
 use drivefs_core::wire::Point;
 use proptest::test_runner::Config;
+use proptest::test_runner::RngAlgorithm;
 use proptest::test_runner::TestCaseError;
 use proptest::test_runner::TestError;
+use proptest::test_runner::TestRng;
 use proptest::test_runner::TestRunner;
 
 use super::deeds::Case;
@@ -43,6 +47,8 @@ use crate::tree::new_id;
 const ROUNDS_MAX: usize = 8;
 /// Cases that share a database: more would make it slow, fewer would have to wait for new ones.
 const CASES_A_DEVICE: u64 = 500;
+/// The cases are drawn in so many parts, each from a seed of its own, whatever the number of cores.
+const PARTS: u64 = 20;
 /// Rows of a page, where pages are not what a round is about.
 const PLENTY: usize = 1_000;
 
@@ -264,11 +270,15 @@ pub fn holds(case: &Case) {
     panic!("{why}");
 }
 
-/// Draws cases; the first that fails is shrunk.
-fn draw(cases: u32) {
+/// Draws the cases of a seed; the first that fails is shrunk.
+fn draw(cases: u32, seed: u64) {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let bench = RefCell::new(Bench::default());
-    let result = TestRunner::new(config).run(&case(), |case| bench.borrow_mut().run(&case));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let result = runner.run(&case(), |case| bench.borrow_mut().run(&case));
     match result {
         Ok(()) => {}
         Err(TestError::Fail(why, case)) => {
@@ -280,13 +290,26 @@ fn draw(cases: u32) {
     }
 }
 
-/// On all cores: each draws cases of its own.
+/// On all cores. The same cases in every run, unless `DRIVEFS_PLAN_SEED` asks for others.
 #[test]
 fn both_sides_become_the_same_and_nothing_written_is_lost() {
-    let threads = thread::available_parallelism().map_or(2, usize::from) as u32;
+    let first = match std::env::var("DRIVEFS_PLAN_SEED") {
+        Ok(text) => text.parse().expect("a number"),
+        Err(_) => 0,
+    };
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(move || draw(super::cases().div_ceil(threads)));
+            scope.spawn(|| {
+                loop {
+                    let part = next.fetch_add(1, Ordering::Relaxed);
+                    if part >= PARTS {
+                        return;
+                    }
+                    draw(super::cases().div_ceil(PARTS as u32), first * PARTS + part);
+                }
+            });
         }
     });
 }
