@@ -168,7 +168,7 @@ impl Tree {
 
     /// What an earlier page moved away from here, and this one deletes, was changed here: it comes
     /// back as a new node where the server last had it, or at the top if that folder is gone.
-    fn name_again(
+    pub(super) fn name_again(
         &self,
         c: &Conn<'_>,
         ns: NamespaceId,

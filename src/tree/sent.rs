@@ -15,6 +15,7 @@ use drivefs_core::wire::Point;
 
 use super::Tree;
 use super::TreeError;
+use super::apply::Applied;
 use crate::journal::now;
 use crate::state::BaseDirent;
 use crate::state::BaseNode;
@@ -45,7 +46,8 @@ impl Tree {
     pub fn sent(&self, ns: NamespaceId, ops: &[SentOp], at: Point) -> Result<(), TreeError> {
         // Before the intents go: from then on nothing else holds back what is older.
         self.note_committed(ns, ops);
-        self.db.write(|c| {
+        let mut applied = self.db.write(|c| {
+            let mut applied = Applied::default();
             self.answered(c, ns)?;
             // An answer that is given again may point to what others did since.
             let is_ours = ops.iter().any(|op| op.seq == at.seq);
@@ -69,12 +71,34 @@ impl Tree {
                 }
                 self.settle_node(c, &op.change.node())?;
                 self.drop_if_done(c, &op.change.node())?;
-                if let Change::Move { replace: Some(other), .. } = &op.change {
+                if let Change::Move { replace: Some(other), to, .. } = &op.change {
                     self.drop_if_done(c, other)?;
+                    self.keep_homeless(c, ns, other, to, &mut applied)?;
                 }
             }
-            Ok(())
-        })
+            Ok::<_, TreeError>(applied)
+        })?;
+        self.after_apply(&mut applied)
+    }
+
+    /// A file with two names lost one there and the other one here, to what is at `place` now: the
+    /// server has it no more. What was written to it meanwhile is kept beside.
+    fn keep_homeless(
+        &self,
+        c: &Conn<'_>,
+        ns: NamespaceId,
+        id: &NodeId,
+        place: &Place,
+        applied: &mut Applied,
+    ) -> Result<(), TreeError> {
+        let Some(node) = c.node_by_id(id)?.filter(|n| n.links == 0) else { return Ok(()) };
+        if !c.is_taken(node.nid)?
+            || !c.base_places(id)?.is_empty()
+            || !self.has_changes(c, &node)?
+        {
+            return Ok(());
+        }
+        self.name_again(c, ns, &node, Some(place), applied)
     }
 
     /// Forgets all refusals: the changes are about to be tried again.
