@@ -7,6 +7,7 @@
 
 mod apply;
 mod conflict;
+mod contested;
 mod cross;
 mod entries;
 mod felt;
