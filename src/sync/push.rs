@@ -227,8 +227,10 @@ impl Engine {
                 self.shared.want_pull();
                 if may_answer_later(&e, again) {
                     self.unanswered.get_or_insert_default().insert(ns, commit);
-                } else {
-                    self.tree.forget_unanswered(ns)?;
+                } else if let Err(e) = self.tree.forget_unanswered(ns) {
+                    // Its note is still there: it must not come up after what is pulled now.
+                    self.unanswered = None;
+                    return Err(e.into());
                 }
                 return Err(e.into());
             }
