@@ -36,6 +36,12 @@ macro_rules! uuid_id {
                 Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, &random).into_uuid())
             }
 
+            /// The wall clock that it was made with (milliseconds); 0 when it is no version 7 UUID.
+            pub fn unix_millis(&self) -> u64 {
+                let time = self.0.get_timestamp().map(|t| t.to_unix());
+                time.map_or(0, |(secs, nanos)| secs * 1_000 + u64::from(nanos) / 1_000_000)
+            }
+
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }

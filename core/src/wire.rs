@@ -327,18 +327,27 @@ pub enum Change {
     /// One more name for a file.
     Link { node: NodeId, place: Place },
     /// Moves `node` from one place to another. The target is free, or holds `replace`, which loses
-    /// that name; with `exchange` the two change places.
+    /// that name, if its content is no newer than `replaced_version`; with `exchange` the two change
+    /// places.
     Move {
         node: NodeId,
         from: Place,
         to: Place,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replace: Option<NodeId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaced_version: Option<VersionNo>,
         #[serde(default)]
         exchange: bool,
     },
-    /// Takes a name from a file, symlink or special file.
-    Unlink { node: NodeId, place: Place },
+    /// Takes a name from a file, symlink or special file. The last one only if no content is newer
+    /// than `version`, the newest that the asker knows of.
+    Unlink {
+        node: NodeId,
+        place: Place,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<VersionNo>,
+    },
     /// Removes an empty directory.
     Rmdir { node: NodeId, place: Place },
     /// Sets attributes; content stays.
@@ -572,6 +581,7 @@ mod tests {
                     parent: NodeId::from_parts(5, [6; 10]),
                     name: Name::new(*b"a.txt").expect("valid"),
                 },
+                version: None,
             },
         };
         let json = serde_json::to_value(&op).expect("serialises");

@@ -99,6 +99,13 @@ impl Conn<'_> {
             .map(|v| v as u64))
     }
 
+    /// The version of a node that both sides agreed on last.
+    pub fn version_of(&self, id: &NodeId) -> Result<Option<VersionNo>, DbError> {
+        let mut s = self.sql.prepare_cached("SELECT version FROM node WHERE id=?1")?;
+        let version = s.query_row([id.as_bytes().as_slice()], |r| r.get::<_, i64>(0)).optional()?;
+        Ok(version.map(|v| v as u64))
+    }
+
     /// The node that a directory's entry names.
     pub fn child(&self, parent: Nid, name: &[u8]) -> Result<Option<Node>, DbError> {
         let sql = concat!(

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::collections::VecDeque;
 
 use drivefs_core::id::NodeId;
+use drivefs_core::id::VersionNo;
 use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
 use drivefs_core::wire::Blob;
@@ -104,7 +105,8 @@ impl Draft {
     ) {
         let mut removed: HashMap<NodeId, VecDeque<(Place, bool)>> = HashMap::new();
         for (place, dirent) in dirents.iter().filter_map(with_place) {
-            if let Some(before) = dirent.before.filter(|b| Some(b.id) != dirent.after) {
+            if let Some(before) = dirent.before.filter(|b| Some(b.id) != dirent.after.map(|a| a.id))
+            {
                 removed.entry(before.id).or_default().push_back((place, before.folder));
             }
         }
@@ -112,10 +114,11 @@ impl Draft {
             if !dirent.above.is_empty() {
                 self.above.insert(place.clone(), dirent.above.clone());
             }
-            let Some(node) = dirent.after.filter(|a| dirent.before.map(|b| b.id) != Some(*a))
+            let Some(after) = dirent.after.filter(|a| dirent.before.map(|b| b.id) != Some(a.id))
             else {
                 continue;
             };
+            let node = after.id;
             let pending = nodes.get(&node);
             let held = pending.is_some_and(|n| !ready(n));
             if let Some(new) = pending.filter(|n| n.base.agreed.is_none())
@@ -138,12 +141,14 @@ impl Draft {
                     from: from.clone(),
                     to: place.clone(),
                     replace: None,
+                    replaced_version: None,
                     exchange: false,
                 };
                 self.push(change, Some(place), Some(from), false);
             } else {
+                // A folder that came from a place which is not told yet has to wait for that.
                 let change = Change::Link { node, place: place.clone() };
-                self.push(change, Some(place), None, held);
+                self.push(change, Some(place), None, held || after.folder);
             }
         }
         for (place, dirent) in dirents.iter().filter_map(with_place) {
@@ -152,25 +157,27 @@ impl Draft {
             let Some(left) = left.filter(|l| l.iter().any(|(p, _)| *p == place)) else { continue };
             left.retain(|(p, _)| *p != place);
             let stays = leaving.contains(&before.id);
-            if !before.folder && !stays && self.replace_at(&place, before.id) {
+            if !before.folder && !stays && self.replace_at(&place, before.id, dirent.seen) {
                 continue;
             }
             let node = before.id;
             let change = if before.folder {
                 Change::Rmdir { node, place: place.clone() }
             } else {
-                Change::Unlink { node, place: place.clone() }
+                Change::Unlink { node, place: place.clone(), version: dirent.seen }
             };
             self.push(change, None, Some(place), stays);
         }
     }
 
     /// Lets the move of a file that fills a place replace the file that is there, in one op.
-    fn replace_at(&mut self, place: &Place, victim: NodeId) -> bool {
+    fn replace_at(&mut self, place: &Place, victim: NodeId, seen: Option<VersionNo>) -> bool {
         let Some(&i) = self.filled_by.get(place) else { return false };
         match &mut self.items[i].change {
-            Change::Move { node, replace, .. } if !self.moved_folders.contains(node) => {
-                *replace = Some(victim);
+            Change::Move { node, replace, replaced_version, .. }
+                if !self.moved_folders.contains(node) =>
+            {
+                (*replace, *replaced_version) = (Some(victim), seen);
                 true
             }
             _ => false,
@@ -191,8 +198,10 @@ impl Draft {
                 continue;
             }
             let other = self.items[j].change.node();
-            if let Change::Move { replace, exchange, .. } = &mut self.items[i].change {
-                *replace = Some(other);
+            if let Change::Move { replace, replaced_version, exchange, .. } =
+                &mut self.items[i].change
+            {
+                (*replace, *replaced_version) = (Some(other), None);
                 *exchange = true;
                 self.items[j].dropped = true;
                 self.settles.insert(other, i);
@@ -329,16 +338,25 @@ impl Draft {
                 return out;
             };
             aside.insert(i);
-            let Change::Move { node, from, to, replace, .. } = self.items[i].change.clone() else {
+            let Change::Move { node, from, to, replace, replaced_version, .. } =
+                self.items[i].change.clone()
+            else {
                 unreachable!("found as a move");
             };
             // In the root nothing is above it: whatever waits for its place, or to move into it
             // without going round in a circle, can go now.
             let detour = Place { parent: root, name: detour_name(&node, i) };
             let there = detour.clone();
-            out.push(Change::Move { node, from, to: there, replace: None, exchange: false });
+            out.push(Change::Move {
+                node,
+                from,
+                to: there,
+                replace: None,
+                replaced_version: None,
+                exchange: false,
+            });
             self.items[i].change =
-                Change::Move { node, from: detour, to, replace, exchange: false };
+                Change::Move { node, from: detour, to, replace, replaced_version, exchange: false };
             for &user in &users[i] {
                 self.items[user].needs.remove(&i);
                 if self.items[user].needs.is_empty() && open.contains(&user) {

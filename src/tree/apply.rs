@@ -163,7 +163,11 @@ impl Tree {
         for (row, _) in &later {
             self.apply_dirent(c, ns, row, &deleted, applied)?;
         }
-        for row in page.nodes.iter().filter(|r| is_deleted(r, page.cursor)) {
+        // What was kept of one may have been removed again by a later commit.
+        let mut gone: Vec<&NodeRow> =
+            page.nodes.iter().filter(|r| is_deleted(r, page.cursor)).collect();
+        gone.sort_by_key(|row| row.seq);
+        for row in gone {
             self.drop_deleted(c, ns, row, applied)?;
         }
         Ok(())

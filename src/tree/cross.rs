@@ -3,6 +3,7 @@
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
+use drivefs_core::id::Seq;
 use drivefs_core::node::NodeKind;
 
 use super::Tree;
@@ -63,13 +64,26 @@ impl Tree {
         Ok(())
     }
 
-    /// Keeps a node whose entry the server removed, because it was changed here: it becomes a new
-    /// node under the same name. A folder keeps the children that it still has here.
-    pub(super) fn keep_as_new(&self, c: &Conn<'_>, node: &Node) -> Result<Node, TreeError> {
-        let kept = Node { id: new_id(), version: 0, source: None, ..node.clone() };
+    /// Keeps a node that the server removed with the commit `removed` (0: not known), because it was changed here:
+    /// it becomes a new node under the same name. A folder keeps the children that it still has here.
+    pub(super) fn keep_as_new(
+        &self,
+        c: &Conn<'_>,
+        node: &Node,
+        removed: Seq,
+    ) -> Result<Node, TreeError> {
+        let id = match kept_id(node, removed) {
+            Some(id) if c.nid_of(&id)?.is_none() => Some(id),
+            _ => None,
+        };
+        let kept = Node { id: id.unwrap_or_else(new_id), version: 0, source: None, ..node.clone() };
         c.delete_base_node(&node.id)?;
         c.update_node(&kept)?;
         self.journal.note_new_node(c, kept.id, kept.ns)?;
+        if let Some(content) = kept.content.as_ref().filter(|_| id.is_some()) {
+            // Another device may send the same first; what is written here then follows on it.
+            c.add_inflight(&kept.id, content)?;
+        }
         if node.kind.is_folder() {
             each_entry(c, node.nid, |entry| self.carry_over(c, node, &kept, &entry.name))?;
         }
@@ -95,4 +109,21 @@ impl Tree {
         })?;
         Ok(())
     }
+}
+
+/// The id of what is kept of a removed node. All devices that keep the same find the same, and so
+/// meet in one node. None for what has bytes that are not blocks yet, and where the removing commit
+/// is not known (0).
+pub(super) fn kept_id(node: &Node, removed: Seq) -> Option<NodeId> {
+    if node.live.is_some() || node.frozen.is_some() || removed == 0 {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("drivefs 2026-11 id of a kept node");
+    hasher.update(node.id.as_bytes());
+    hasher.update(&removed.to_le_bytes());
+    hasher.update(node.content.as_deref().unwrap_or_default());
+    let hash = hasher.finalize();
+    let mut random = [0; 10];
+    random.copy_from_slice(&hash.as_bytes()[..10]);
+    Some(NodeId::from_parts(node.id.unix_millis(), random))
 }

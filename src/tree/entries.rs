@@ -263,11 +263,21 @@ impl Tree {
         local: &Node,
         remote: &Node,
     ) -> Result<(), TreeError> {
+        c.delete_base_dirent(&row.parent, row.name.as_bytes())?;
+        self.take_over(c, local, remote)
+    }
+
+    /// Gives what is here the identity of a remote node that has no name here.
+    pub(super) fn take_over(
+        &self,
+        c: &Conn<'_>,
+        local: &Node,
+        remote: &Node,
+    ) -> Result<(), TreeError> {
         c.delete_node(remote.nid)?;
         c.move_children(remote.nid, local.nid)?;
         c.rename_base_parent(&local.id, &remote.id)?;
         c.delete_base_node(&local.id)?;
-        c.delete_base_dirent(&row.parent, row.name.as_bytes())?;
         let united = Node { id: remote.id, version: remote.version, ..local.clone() };
         c.update_node(&united)?;
         c.put_base_node(&BaseNode {

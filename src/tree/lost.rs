@@ -182,7 +182,7 @@ impl Work<'_> {
             return self.give_up(node);
         }
         // It had come out of the trash in the time that is lost; the id of what is in it is used.
-        self.tree.keep_as_new(self.c, node)?;
+        self.tree.keep_as_new(self.c, node, 0)?;
         self.done.sent_again += 1;
         Ok(())
     }

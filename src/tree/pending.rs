@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
+use drivefs_core::id::VersionNo;
 
 use super::Tree;
 use super::TreeError;
@@ -31,8 +32,10 @@ pub struct PendingDirent {
     pub name: Vec<u8>,
     /// What the server has.
     pub before: Option<Occupant>,
+    /// The newest version of that which was seen here, if it is known here.
+    pub seen: Option<VersionNo>,
     /// What is here.
-    pub after: Option<NodeId>,
+    pub after: Option<Occupant>,
     /// If that is a folder: the folders above `parent`, as they are here. Where one of them moves
     /// as well, the order matters.
     pub above: Vec<NodeId>,
@@ -104,15 +107,20 @@ impl Tree {
                 if let Some(parent) = parent
                     && let Some(local) = c.occupant(parent, &base.name)?
                 {
-                    after = Some(local.id);
+                    after = Some(local);
                     if local.folder {
                         above = ids_above(c, parent)?;
                     }
                 }
+                let seen = match base.child.filter(|child| !child.folder) {
+                    Some(child) => c.version_of(&child.id)?,
+                    None => None,
+                };
                 dirents.push(PendingDirent {
                     parent: base.parent,
                     name: base.name,
                     before: base.child,
+                    seen,
                     after,
                     above,
                     since: base.since,
@@ -120,7 +128,12 @@ impl Tree {
             }
             // An entry of a new node needs the node, though it may be past the limit.
             let known: HashSet<NodeId> = nodes.iter().map(|n| n.base.id).collect();
-            for id in dirents.iter().filter_map(|d| d.after).filter(|id| !known.contains(id)) {
+            for id in dirents
+                .iter()
+                .filter_map(|d| d.after)
+                .map(|a| a.id)
+                .filter(|id| !known.contains(id))
+            {
                 if let Some(base) = c.base_node(&id)?
                     && let Some(local) = c.node_by_id(&id)?
                 {

@@ -14,6 +14,7 @@ use super::Tree;
 use super::TreeError;
 use super::apply::Applied;
 use super::conflict::NAMELESS;
+use super::cross::kept_id;
 use super::each_entry;
 use crate::journal::now;
 use crate::state::BaseDirent;
@@ -104,7 +105,7 @@ impl Tree {
             return Ok(());
         }
         if survives {
-            let kept = self.keep_as_new(c, local)?;
+            let kept = self.keep_as_new(c, local, row.seq)?;
             c.put_base_dirent(&BaseDirent {
                 parent: row.parent,
                 name: name.to_vec(),
@@ -144,7 +145,10 @@ impl Tree {
         self.drop_agreed_names(c, ns, &local, row.seq, applied)?;
         let Some(local) = c.node_by_id(&row.node)? else { return Ok(()) };
         if local.links > 0 {
-            self.keep_as_new(c, &local)?;
+            if self.join_kept(c, &local, row.seq, applied)? {
+                return Ok(());
+            }
+            self.keep_as_new(c, &local, row.seq)?;
             return Ok(());
         }
         if !c.is_taken(local.nid)? {
@@ -153,7 +157,7 @@ impl Tree {
             return self.drop_if_done(c, &local.id);
         }
         if self.has_changes(c, &local)? {
-            return self.name_again(c, ns, &local, row.last.as_ref(), applied);
+            return self.name_again(c, ns, &local, (row.last.as_ref(), row.seq), applied);
         }
         c.delete_base_node(&local.id)?;
         // Whoever has it open and writes to it gets it back there.
@@ -166,6 +170,31 @@ impl Tree {
         self.supersede(c, &local, last.as_slice(), applied)
     }
 
+    /// Another device has kept the same already, elsewhere: the two are one file, and the move made
+    /// here counts. False when there is no such file, or when either has more than one name.
+    fn join_kept(
+        &self,
+        c: &Conn<'_>,
+        local: &Node,
+        removed: Seq,
+        applied: &mut Applied,
+    ) -> Result<bool, TreeError> {
+        let Some(id) = kept_id(local, removed) else { return Ok(false) };
+        let is_same = |kept: &Node| kept.kind == NodeKind::File && kept.content == local.content;
+        let Some(kept) = c.node_by_id(&id)?.filter(is_same) else { return Ok(false) };
+        let places = c.places(kept.nid)?;
+        let ([(parent, name)], 1) = (places.as_slice(), local.links) else { return Ok(false) };
+        if c.is_dirty(&id)? || self.spool.loaded(kept.nid).is_some() {
+            return Ok(false);
+        }
+        let dir = c.node(*parent)?.ok_or(TreeError::NotFound)?;
+        self.journal.note_dirent(c, dir.ns, dir.id, name, Some(&kept), None)?;
+        c.delete_dirent(*parent, name)?;
+        applied.invalid.push(Invalidation::Entry { parent: *parent, name: name.clone() });
+        self.take_over(c, local, &kept)?;
+        Ok(true)
+    }
+
     /// What an earlier page moved away from here, and this one deletes, was changed here: it comes
     /// back as a new node where the server last had it, or at the top if that folder is gone.
     pub(super) fn name_again(
@@ -173,10 +202,10 @@ impl Tree {
         c: &Conn<'_>,
         ns: NamespaceId,
         local: &Node,
-        last: Option<&Place>,
+        (last, removed): (Option<&Place>, Seq),
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
-        let kept = self.keep_as_new(c, local)?;
+        let kept = self.keep_as_new(c, local, removed)?;
         let folder = match last {
             Some(place) => c.node_by_id(&place.parent)?.filter(|dir| dir.links > 0),
             None => None,

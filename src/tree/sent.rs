@@ -98,7 +98,7 @@ impl Tree {
         {
             return Ok(());
         }
-        self.name_again(c, ns, &node, Some(place), applied)
+        self.name_again(c, ns, &node, (Some(place), 0), applied)
     }
 
     /// Forgets all refusals: the changes are about to be tried again.
@@ -181,7 +181,7 @@ impl Tree {
             // Commands restore, the engine does not: what came of it is pulled.
             Change::Restore { .. } | Change::Revert { .. } => Ok(()),
             Change::Link { node, place } => self.now_at(c, ns, place, Some((node, false)), ahead),
-            Change::Move { node, from, to, replace, exchange } => {
+            Change::Move { node, from, to, replace, exchange, .. } => {
                 let moved_folder = self.folder_at(c, from, node)?;
                 let back = match replace {
                     Some(other) if *exchange => Some((other, self.folder_at(c, to, other)?)),

@@ -545,3 +545,59 @@ fn a_folder_takes_the_name_of_a_removed_file() {
     let files = same_files(&[&alice, &bob]);
     assert_eq!(files.keys().collect::<Vec<_>>(), ["b/", "b/x"]);
 }
+
+/// What a third device removes, two others have moved: one file, where the later one put it.
+fn moved_away_by_two_and_removed_by_a_third(together: bool) {
+    let world = World::new();
+    let (mut alice, mut bob) = shared_base(&world);
+    let cyd = world.device("cyd");
+    cyd.sync();
+    alice.go_offline();
+    alice.rename("a.txt", "alices.txt");
+    bob.rename("a.txt", "bobs.txt");
+    cyd.remove("a.txt");
+    cyd.sync();
+    alice.come_back();
+    if !together {
+        alice.sync();
+    }
+    bob.come_back();
+    all_sync(&[&alice, &bob, &cyd]);
+    let files = same_files(&[&alice, &bob, &cyd]);
+    assert_eq!(files.values().collect::<Vec<_>>(), ["base"], "{files:?}");
+    if !together {
+        assert!(files.contains_key("bobs.txt"), "{files:?}");
+    }
+}
+
+#[test]
+fn moved_away_at_once_and_removed_by_a_third_device_is_one_file() {
+    moved_away_by_two_and_removed_by_a_third(true);
+}
+
+#[test]
+fn moved_away_in_turn_and_removed_by_a_third_device_is_one_file() {
+    moved_away_by_two_and_removed_by_a_third(false);
+}
+
+/// Both wrote other things over it: that is two files, and no name is lost.
+#[test]
+fn edited_by_two_and_removed_by_a_third_device_is_two_files() {
+    let world = World::new();
+    let (mut alice, mut bob) = shared_base(&world);
+    let cyd = world.device("cyd");
+    cyd.sync();
+    alice.go_offline();
+    alice.write("a.txt", b"alice");
+    bob.write("a.txt", b"bob");
+    cyd.remove("a.txt");
+    cyd.sync();
+    alice.come_back();
+    alice.sync();
+    bob.come_back();
+    all_sync(&[&alice, &bob, &cyd]);
+    let files = same_files(&[&alice, &bob, &cyd]);
+    assert_eq!(files.get("a.txt").map(String::as_str), Some("alice"), "{files:?}");
+    assert_eq!(conflict_of(&files, "a"), ["bob"], "{files:?}");
+    assert_eq!(files.len(), 2, "{files:?}");
+}

@@ -1,6 +1,7 @@
 //! Stories of answers that are lost while the person goes on: what was asked for is done once, and
 //! what was done since comes after it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -100,4 +101,41 @@ fn a_commit_on_its_way_comes_before_what_was_done_since() {
 #[test]
 fn a_commit_that_its_process_does_not_outlive_is_done_once() {
     play(Weather::HoldsCommits, true);
+}
+
+/// Holds a commit of Bob's until Alice has edited the file "kept", and returns what there is then.
+fn edited_meanwhile(first: fn(&Device<'_>)) -> BTreeMap<String, String> {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice"), world.far_device("bob"));
+    alice.write("kept", b"kept");
+    alice.write("other", b"other");
+    all_sync(&[&alice, &bob]);
+    bob.network().set(Weather::HoldsCommits);
+    first(&bob);
+    let until = Instant::now() + Duration::from_secs(20);
+    while bob.network().held() == 0 {
+        assert!(Instant::now() < until, "nothing is sent");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    alice.write("kept", b"edited");
+    alice.sync();
+    bob.network().set(Weather::Fair);
+    all_sync(&[&bob, &alice]);
+    same_files(&[&alice, &bob])
+}
+
+#[test]
+fn an_edit_survives_a_removal_that_was_on_its_way() {
+    let files = edited_meanwhile(|bob| bob.remove("kept"));
+    assert_eq!(files.get("kept").map(String::as_str), Some("edited"), "{files:?}");
+    assert_eq!(files.len(), 2, "{files:?}");
+}
+
+#[test]
+fn an_edit_survives_a_rename_over_it_that_was_on_its_way() {
+    let files = edited_meanwhile(|bob| bob.rename("other", "kept"));
+    assert_eq!(files.get("kept").map(String::as_str), Some("edited"), "{files:?}");
+    let copy = files.iter().find(|(name, _)| name.starts_with("kept (bob's conflicted copy"));
+    assert_eq!(copy.map(|(_, text)| text.as_str()), Some("other"), "{files:?}");
+    assert_eq!(files.len(), 2, "{files:?}");
 }

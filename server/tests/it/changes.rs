@@ -54,7 +54,7 @@ async fn tombstones_come_to_those_who_follow_and_not_to_those_who_start() {
     let alice = world.person("alice").await;
     let file = alice.file("f", b"x").await;
     let cursor = alice.changes(0, 10).await.unwrap().cursor;
-    alice.one(Change::Unlink { node: file, place: alice.place("f") }).await;
+    alice.one(Change::Unlink { node: file, place: alice.place("f"), version: None }).await;
     let following = alice.changes(cursor, 10).await.unwrap();
     assert!(following.nodes[0].deleted && following.nodes[0].node == file);
     assert_eq!(following.dirents[0].child, None);
@@ -180,7 +180,7 @@ async fn who_has_seen_another_history_is_told_and_changes_nothing() {
     assert!(told.changed.is_empty());
     // A list from the start has what was removed, if that is asked for.
     let gone = alice.file("f", b"x").await;
-    alice.one(Change::Unlink { node: gone, place: alice.place("f") }).await;
+    alice.one(Change::Unlink { node: gone, place: alice.place("f"), version: None }).await;
     let all: ChangesReply = alice.post("/sync/v1/changes", &ask(0, 0, true)).await.unwrap();
     assert!(all.nodes.iter().any(|n| n.node == gone && n.deleted));
     assert!(all.dirents.iter().any(|d| d.child.is_none()));

@@ -38,7 +38,17 @@ async fn names(person: &Person, parent: NodeId) -> Vec<String> {
 }
 
 fn unlink(node: NodeId, parent: NodeId, name: &str) -> Change {
-    Change::Unlink { node, place: place(parent, name) }
+    Change::Unlink { node, place: place(parent, name), version: None }
+}
+
+/// A change that takes a name from a file, of which its maker knows this version.
+fn knowing(mut change: Change, known: u64) -> Change {
+    match &mut change {
+        Change::Unlink { version, .. } => *version = Some(known),
+        Change::Move { replaced_version, .. } => *replaced_version = Some(known),
+        other => panic!("{other:?} takes no name"),
+    }
+    change
 }
 
 fn rmdir(node: NodeId, parent: NodeId, name: &str) -> Change {
@@ -64,6 +74,26 @@ async fn a_put_makes_a_file_then_versions_of_it() {
     assert_eq!((row.version, row.device.as_str()), (2, "laptop"));
     assert_eq!(row.content.as_ref(), Some(&two));
     assert!(row.committed > 1_700_000_000_000_000_000);
+}
+
+#[tokio::test]
+async fn a_newer_content_keeps_its_last_name() {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    let (file, mover) = (alice.file("f", b"one").await, alice.file("m", b"m").await);
+    alice.one(put(file, 1, alice.content(b"two").await)).await;
+    let over = || relocate(mover, alice.place("m"), alice.place("f"), Some(file));
+    alice.conflicts(knowing(unlink(file, alice.root, "f"), 1)).await;
+    alice.conflicts(knowing(over(), 1)).await;
+    assert_eq!(names(&alice, alice.root).await, ["f", "m"]);
+    assert_eq!(alice.used().await, 4, "nothing was counted as gone");
+    // Another name than the last one goes whatever its content is.
+    alice.one(Change::Link { node: file, place: alice.place("g") }).await;
+    alice.one(knowing(unlink(file, alice.root, "g"), 1)).await;
+    alice.one(knowing(over(), 2)).await;
+    assert_eq!(names(&alice, alice.root).await, ["f"]);
+    alice.one(knowing(unlink(mover, alice.root, "f"), 1)).await;
+    assert_eq!(alice.used().await, 0);
 }
 
 #[tokio::test]

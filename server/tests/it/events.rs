@@ -84,10 +84,10 @@ async fn every_op_tells_what_it_did_by_whom_and_where_things_were_then() {
     alice.one(put(file, 1, v2.clone())).await;
     alice.one(put(file, 2, v2.clone())).await;
     alice.one(Change::Link { node: file, place: at("b") }).await;
-    alice.one(Change::Unlink { node: file, place: at("b") }).await;
+    alice.one(Change::Unlink { node: file, place: at("b"), version: None }).await;
     alice.one(relocate(docs, alice.place("docs"), alice.place("papers"), None)).await;
     assert_eq!(alice.one(Change::Revert { node: file, base_version: 2, version: 1 }).await, 3);
-    alice.one(Change::Unlink { node: file, place: at("a") }).await;
+    alice.one(Change::Unlink { node: file, place: at("a"), version: None }).await;
     alice.one(Change::Restore { node: file, place: at("c") }).await;
     let other = alice.file("x", b"x").await;
     alice.one(relocate(other, alice.place("x"), at("c"), Some(file))).await;
@@ -242,13 +242,14 @@ async fn a_device_that_deletes_very_much_is_told_of_once() {
     let adds = (0..nodes.len()).map(|i| create(nodes[i], at(i), content.clone())).collect();
     alice.commit(adds).await.unwrap();
     // Nothing counts that has stood for moments only.
-    let removed = Change::Unlink { node: nodes[0], place: at(0) };
+    let removed = Change::Unlink { node: nodes[0], place: at(0), version: None };
     alice.one(removed).await;
     age(&world).await;
     let seq = after(&alice, 0).await.seq;
     let phone = Person::login(&alice.url, "alice@example.com", PASSWORD, "phone").await.unwrap();
     for chunk in (1..nodes.len()).collect::<Vec<_>>().chunks(100) {
-        let gone = chunk.iter().map(|i| Change::Unlink { node: nodes[*i], place: at(*i) });
+        let gone =
+            chunk.iter().map(|i| Change::Unlink { node: nodes[*i], place: at(*i), version: None });
         phone.commit(gone.collect()).await.unwrap();
     }
     let commits = after(&phone, seq).await.commits;

@@ -43,7 +43,7 @@ async fn file_in(person: &Person, dir: NodeId, called: &str) -> NodeId {
 }
 
 async fn remove(person: &Person, node: NodeId, dir: NodeId, called: &str) {
-    person.one(Change::Unlink { node, place: place(dir, called) }).await;
+    person.one(Change::Unlink { node, place: place(dir, called), version: None }).await;
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn moment() -> i64 {
 }
 
 fn unlink(node: NodeId, parent: NodeId, name: &str) -> Change {
-    Change::Unlink { node, place: place(parent, name) }
+    Change::Unlink { node, place: place(parent, name), version: None }
 }
 
 #[tokio::test]

@@ -162,14 +162,14 @@ fn change_of(step: &Step, replica: &Replica, contents: &[Blob]) -> Option<Change
             let there = replica.entries.get(&(to.parent, to.name.clone())).copied();
             let from = Place { parent: from.0, name: from.1.clone() };
             let replace = there.filter(|_| replace);
-            Change::Move { node: *node, from, to, replace, exchange }
+            Change::Move { node: *node, from, to, replace, replaced_version: None, exchange }
         }
         Step::Remove { entry } => {
             let (at, node) = pick(&entries, entry)?;
             let place = Place { parent: at.0, name: at.1.clone() };
             match replica.nodes[node].kind {
                 NodeKind::Dir => Change::Rmdir { node: *node, place },
-                _ => Change::Unlink { node: *node, place },
+                _ => Change::Unlink { node: *node, place, version: None },
             }
         }
         Step::Restore { node, dir, name } => {

@@ -25,11 +25,11 @@ async fn the_counter_follows_overwrite_link_delete_and_history_is_free() {
     assert_eq!(alice.rejected(other).await, ErrorCode::QuotaExceeded);
     alice.one(Change::Link { node: file, place: alice.place("again") }).await;
     assert_eq!(alice.used().await, 1000, "two names, one content");
-    alice.one(Change::Unlink { node: file, place: alice.place("f") }).await;
+    alice.one(Change::Unlink { node: file, place: alice.place("f"), version: None }).await;
     assert_eq!(alice.used().await, 1000);
     alice.one(put(file, 2, one)).await;
     assert_eq!(alice.used().await, 1);
-    alice.one(Change::Unlink { node: file, place: alice.place("again") }).await;
+    alice.one(Change::Unlink { node: file, place: alice.place("again"), version: None }).await;
     assert_eq!(alice.used().await, 0);
 }
 

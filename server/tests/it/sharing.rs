@@ -71,7 +71,7 @@ async fn a_mount_moves_as_an_entry_but_does_not_go_by_removing_it() {
     mounts::add(world.server.store(), "alice@example.com", None, name("team")).await.unwrap();
     let mount = alice.changes(1, 10).await.unwrap().nodes[0].node;
     let at = alice.place("team");
-    let unlink = Change::Unlink { node: mount, place: at.clone() };
+    let unlink = Change::Unlink { node: mount, place: at.clone(), version: None };
     assert_eq!(alice.rejected(unlink).await, ErrorCode::Forbidden);
     let rmdir = Change::Rmdir { node: mount, place: at.clone() };
     assert_eq!(alice.rejected(rmdir).await, ErrorCode::Forbidden);

@@ -49,7 +49,7 @@ async fn empty(person: &Person) -> u64 {
 }
 
 fn unlink(node: NodeId, parent: NodeId, name: &str) -> Change {
-    Change::Unlink { node, place: place(parent, name) }
+    Change::Unlink { node, place: place(parent, name), version: None }
 }
 
 fn rmdir(node: NodeId, parent: NodeId, name: &str) -> Change {

@@ -355,9 +355,9 @@ pub fn mkdir(node: NodeId, place: Place) -> Change {
 }
 
 pub fn relocate(node: NodeId, from: Place, to: Place, replace: Option<NodeId>) -> Change {
-    Change::Move { node, from, to, replace, exchange: false }
+    Change::Move { node, from, to, replace, replaced_version: None, exchange: false }
 }
 
 pub fn exchange(node: NodeId, from: Place, to: Place) -> Change {
-    Change::Move { node, from, to, replace: None, exchange: true }
+    Change::Move { node, from, to, replace: None, replaced_version: None, exchange: true }
 }

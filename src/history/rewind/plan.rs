@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 
 use drivefs_core::id::NodeId;
+use drivefs_core::id::VersionNo;
 use drivefs_core::limits::DEPTH_MAX;
 use drivefs_core::name::Name;
 use drivefs_core::node::NodeKind;
@@ -87,7 +88,7 @@ pub fn plan(record: &Record, mine: impl Fn(&Deed) -> bool) -> Plan {
 /// One thing to be done to one node.
 #[derive(Debug, Clone)]
 enum Task {
-    Remove { node: NodeId, what: NodeKind, at: Place, verb: Verb },
+    Remove { node: NodeId, what: NodeKind, at: Place, seen: VersionNo, verb: Verb },
     Restore { node: NodeId, what: NodeKind, to: Place },
     Link { node: NodeId, to: Place },
     Move { node: NodeId, what: NodeKind, from: Place, to: Place },
@@ -198,6 +199,7 @@ fn names_tasks(life: &Life<'_>, names: Vec<Place>, was_alive: bool, tasks: &mut 
             node,
             what,
             at,
+            seen: life.version,
             verb: Verb::Remove,
         }));
         return;
@@ -213,7 +215,9 @@ fn names_tasks(life: &Life<'_>, names: Vec<Place>, was_alive: bool, tasks: &mut 
         }
     }
     tasks.extend(gain.into_iter().map(|to| Task::Link { node, to }));
-    tasks.extend(lose.into_iter().map(|at| Task::Remove { node, what, at, verb: Verb::Unlink }));
+    let seen = life.version;
+    let verb = Verb::Unlink;
+    tasks.extend(lose.into_iter().map(|at| Task::Remove { node, what, at, seen, verb }));
 }
 
 /// The part of the tree that is on record, as it will be after the steps so far.
@@ -298,14 +302,14 @@ impl<'a> Tree<'a> {
         let shown = task.place().map(|p| self.record.path(p)).unwrap_or_default();
         let step = |change, verb| Step { change, verb, path: shown, from: None };
         match task {
-            Task::Remove { node, what, at, verb } => {
+            Task::Remove { node, what, at, seen, verb } => {
                 self.take(&at);
                 if verb == Verb::Remove {
                     self.dead.insert(node);
                 }
                 let change = match what {
                     NodeKind::Dir => Change::Rmdir { node, place: at },
-                    _ => Change::Unlink { node, place: at },
+                    _ => Change::Unlink { node, place: at, version: Some(seen) },
                 };
                 step(change, verb)
             }
@@ -322,7 +326,14 @@ impl<'a> Tree<'a> {
                 self.take(&from);
                 self.put(node, what.is_folder(), &to);
                 let was = Some(self.record.path(&from));
-                let change = Change::Move { node, from, to, replace: None, exchange: false };
+                let change = Change::Move {
+                    node,
+                    from,
+                    to,
+                    replace: None,
+                    replaced_version: None,
+                    exchange: false,
+                };
                 Step { from: was, ..step(change, Verb::Move) }
             }
             Task::Revert { node, base, version, .. } => {

@@ -211,9 +211,18 @@ impl Server {
             (2 | 3, Some(from), Some(node)) => self.put(by, Some(node), &from, NodeKind::File),
             (4, _, Some(node)) => self.apply(by, &Change::Link { node, place: to }),
             (5, Some(place), Some(node)) if dir => self.apply(by, &Change::Rmdir { node, place }),
-            (5, Some(place), Some(node)) => self.apply(by, &Change::Unlink { node, place }),
+            (5, Some(place), Some(node)) => {
+                self.apply(by, &Change::Unlink { node, place, version: None })
+            }
             (_, Some(from), Some(node)) => {
-                let change = Change::Move { node, from, to, replace: None, exchange: false };
+                let change = Change::Move {
+                    node,
+                    from,
+                    to,
+                    replace: None,
+                    replaced_version: None,
+                    exchange: false,
+                };
                 self.apply(by, &change)
             }
         };
@@ -327,6 +336,7 @@ fn names_that_went_round_in_a_circle_come_back() {
             from: at(from),
             to: at(to),
             replace: None,
+            replaced_version: None,
             exchange: false,
         };
         server.apply("laptop", &change).expect("moved");

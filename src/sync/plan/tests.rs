@@ -126,7 +126,7 @@ impl Model {
                 }
                 self.entries.insert(key(place), *node);
             }
-            Change::Move { node, from, to, replace, exchange } => {
+            Change::Move { node, from, to, replace, exchange, .. } => {
                 if self.entries.get(&key(from)) != Some(node) {
                     return Err(format!("{node} is not at {from:?}"));
                 }
@@ -157,7 +157,7 @@ impl Model {
                 }
                 self.entries.insert(key(to), *node);
             }
-            Change::Unlink { node, place } => {
+            Change::Unlink { node, place, .. } => {
                 if self.entries.get(&key(place)) != Some(node) || self.folders.contains(node) {
                     return Err(format!("cannot unlink {node} at {place:?}"));
                 }
@@ -282,7 +282,11 @@ fn pending(base: &Model, local: &Model) -> (Vec<PendingNode>, Vec<PendingDirent>
                 .entries
                 .get(place)
                 .map(|n| Occupant { id: *n, folder: base.folders.contains(n) }),
-            after: local.entries.get(place).copied(),
+            seen: None,
+            after: local
+                .entries
+                .get(place)
+                .map(|n| Occupant { id: *n, folder: local.folders.contains(n) }),
             above: match local.entries.get(place) {
                 Some(node) if local.folders.contains(node) => local.above(place.0),
                 _ => Vec::new(),

@@ -211,13 +211,14 @@ fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result
             create::mknod(work, *node, place, *kind, *rdev, attrs, xattrs)
         }
         Change::Link { node, place } => create::link(work, *node, place),
-        Change::Move { node, from, to, replace, exchange: true } => {
+        Change::Move { node, from, to, replace, exchange: true, .. } => {
             relocate::exchange(work, *node, from, to, *replace)
         }
-        Change::Move { node, from, to, replace, exchange: false } => {
-            relocate::relocate(work, *node, from, to, *replace)
+        Change::Move { node, from, to, replace, replaced_version, exchange: false } => {
+            let replace = replace.map(|node| relocate::Replaced { node, seen: *replaced_version });
+            relocate::relocate(work, *node, from, to, replace)
         }
-        Change::Unlink { node, place } => remove::unlink(work, *node, place),
+        Change::Unlink { node, place, version } => remove::unlink(work, *node, place, *version),
         Change::Rmdir { node, place } => remove::rmdir(work, *node, place),
         Change::Setattr { node, attrs } => attrs::setattr(work, *node, attrs),
         Change::Setxattr { node, name, value } => {

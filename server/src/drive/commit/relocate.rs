@@ -16,13 +16,21 @@ use super::work::conflict;
 use crate::metadata::entries;
 use crate::metadata::nodes::NodeState;
 
+/// What loses its name to a move.
+#[derive(Clone, Copy)]
+pub struct Replaced {
+    pub node: NodeId,
+    /// Newest content of it that the mover knows of.
+    pub seen: Option<VersionNo>,
+}
+
 /// Moves `node`; the target is free or holds `replace`, which loses that name.
 pub fn relocate(
     work: &mut Work<'_>,
     node: NodeId,
     from: &Place,
     to: &Place,
-    replace: Option<NodeId>,
+    replace: Option<Replaced>,
 ) -> Result<VersionNo, Refusal> {
     let state = work.live(node)?;
     work.names(from, node)?;
@@ -36,8 +44,8 @@ pub fn relocate(
     let occupant = entries::child(work.sql, work.ns, to)?;
     match (occupant, replace) {
         (None, _) => {}
-        (Some(there), Some(replace)) if there == replace => {
-            displace(work, state, node, to, there)?;
+        (Some(there), Some(replace)) if there == replace.node => {
+            displace(work, state, node, to, replace)?;
         }
         (Some(there), _) => return conflict(format!("{:?} is taken by node {there}", to.name)),
     }
@@ -59,7 +67,7 @@ fn displace(
     mover: NodeState,
     node: NodeId,
     to: &Place,
-    there: NodeId,
+    Replaced { node: there, seen }: Replaced,
 ) -> Result<(), Refusal> {
     if there == node {
         // Two names of one node: the move leaves the second.
@@ -74,7 +82,7 @@ fn displace(
         }
         (true, _) => bad_request("a folder replaces only a directory"),
         (false, NodeKind::Dir) => bad_request("a directory is replaced only by a folder"),
-        (false, _) => work.unname(to, there, state),
+        (false, _) => remove::lose_name(work, there, to, state, seen),
     }
 }
 

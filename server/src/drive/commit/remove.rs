@@ -11,8 +11,14 @@ use super::work::Work;
 use super::work::bad_request;
 use super::work::conflict;
 use crate::metadata::entries;
+use crate::metadata::nodes::NodeState;
 
-pub fn unlink(work: &mut Work<'_>, node: NodeId, place: &Place) -> Result<VersionNo, Refusal> {
+pub fn unlink(
+    work: &mut Work<'_>,
+    node: NodeId,
+    place: &Place,
+    seen: Option<VersionNo>,
+) -> Result<VersionNo, Refusal> {
     let state = work.live(node)?;
     match state.kind {
         NodeKind::Dir => return bad_request("a directory goes by rmdir"),
@@ -20,7 +26,7 @@ pub fn unlink(work: &mut Work<'_>, node: NodeId, place: &Place) -> Result<Versio
         _ => {}
     }
     work.names(place, node)?;
-    work.unname(place, node, state)?;
+    lose_name(work, node, place, state, seen)?;
     Ok(state.version)
 }
 
@@ -35,6 +41,23 @@ pub fn rmdir(work: &mut Work<'_>, node: NodeId, place: &Place) -> Result<Version
     empty(work, node)?;
     work.unname(place, node, state)?;
     Ok(0)
+}
+
+/// Takes a name from what is no directory; the last one not from a content newer than `seen`.
+pub fn lose_name(
+    work: &mut Work<'_>,
+    node: NodeId,
+    place: &Place,
+    state: NodeState,
+    seen: Option<VersionNo>,
+) -> Result<(), Refusal> {
+    work.unname(place, node, state)?;
+    match seen {
+        Some(seen) if seen < state.version && !entries::is_named(work.sql, work.ns, node)? => {
+            conflict(format!("node {node} has version {} now, not {seen}", state.version))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A directory that goes must be empty.

@@ -68,11 +68,6 @@ impl Ledger {
         }
     }
 
-    /// A content is in the trash.
-    pub fn drop(&mut self, content: Vec<u8>) {
-        self.dropped.insert(content);
-    }
-
     /// What has to be there in the end.
     pub fn due(&self) -> impl Iterator<Item = &Vec<u8>> {
         let thinned = |node: &NodeId| self.thinned.iter().all(|side| side.contains(node));

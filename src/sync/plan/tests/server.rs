@@ -165,18 +165,19 @@ impl Server {
                 self.name(place, *node, seq);
                 Ok(state.version)
             }
-            Change::Move { node, from, to, replace, exchange: true } => {
+            Change::Move { node, from, to, replace, exchange: true, .. } => {
                 self.exchange(*node, (from, to), *replace, seq)
             }
-            Change::Move { node, from, to, replace, exchange: false } => {
-                self.relocate(*node, (from, to), *replace, seq)
+            Change::Move { node, from, to, replace, replaced_version, exchange: false } => {
+                self.relocate(*node, (from, to), (*replace, *replaced_version), seq)
             }
-            Change::Unlink { node, place } => {
+            Change::Unlink { node, place, version } => {
                 let state = self.live(*node)?;
                 if state.kind.is_folder() {
                     return rejected("a directory goes by rmdir");
                 }
                 self.names(place, *node)?;
+                self.not_newer(*node, *version)?;
                 self.unname(place, *node, seq);
                 Ok(state.version)
             }
@@ -224,7 +225,7 @@ impl Server {
         &mut self,
         node: NodeId,
         (from, to): (&Place, &Place),
-        replace: Option<NodeId>,
+        (replace, seen): (Option<NodeId>, Option<VersionNo>),
         seq: Seq,
     ) -> Result<VersionNo, Refusal> {
         let state = self.live(node)?;
@@ -244,6 +245,7 @@ impl Server {
                 (false, false) => {}
                 _ => return rejected("kinds do not fit"),
             }
+            self.not_newer(there, seen)?;
             self.unname(to, there, seq);
         }
         self.entries.insert(key(from), (None, seq));
@@ -276,6 +278,18 @@ impl Server {
         self.name(to, node, seq);
         self.name(from, other, seq);
         Ok(state.version)
+    }
+
+    /// A content newer than what was `seen` does not lose its last name.
+    fn not_newer(&self, node: NodeId, seen: Option<VersionNo>) -> Result<(), Refusal> {
+        let version = self.live(node)?.version;
+        let names = self.entries.values().filter(|entry| entry.0 == Some(node)).count();
+        match seen {
+            Some(seen) if seen < version && names == 1 => {
+                conflict(format!("version {version}, not {seen}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn child(&self, place: &Place) -> Option<NodeId> {

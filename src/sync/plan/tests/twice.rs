@@ -166,14 +166,7 @@ impl Run<'_> {
     fn commit(&mut self, changes: &[Change], seen_all: bool) -> Result<Vec<SentOp>, String> {
         let mut done = Vec::new();
         let position = self.device.tree.journal().position();
-        let before = self.server.view();
         let results = self.server.commit(changes);
-        if !seen_all {
-            // What somebody wrote since the pull is in the trash.
-            let after = self.server.view().nodes;
-            let gone = before.nodes.into_iter().filter(|(node, _)| !after.contains_key(node));
-            gone.filter_map(|(_, seen)| seen.content).for_each(|lost| self.ledger.drop(lost));
-        }
         for (change, result) in changes.iter().zip(results) {
             if self.tell {
                 eprintln!("planned: {change:?}: {result:?}");
@@ -187,9 +180,6 @@ impl Run<'_> {
                     complete_to: Some(position),
                 }),
                 Err(Refusal::Conflict(_)) if !seen_all => {}
-                // A folder that a later page puts into its place, and that was moved here, too.
-                Err(Refusal::Rejected(_)) if !seen_all && matches!(change, Change::Link { .. }) => {
-                }
                 Err(why) => return Err(format!("{why:?}: {change:?} of {changes:#?}")),
             }
         }

@@ -203,7 +203,7 @@ impl View {
     /// What lies below goes with a folder.
     fn remove(&self, at: &Key, node: NodeId) -> Vec<Change> {
         if !self.nodes[&node].folder {
-            return vec![Change::Unlink { node, place: place(at) }];
+            return vec![Change::Unlink { node, place: place(at), version: None }];
         }
         let below = self.entries.iter().filter(|(inner, _)| inner.0 == node);
         let mut out: Vec<Change> = below.flat_map(|(inner, n)| self.remove(inner, *n)).collect();
@@ -225,7 +225,14 @@ impl View {
             return None;
         }
         let (from, to) = (place(from), place(to));
-        Some(vec![Change::Move { node, from, to, replace: there, exchange: false }])
+        Some(vec![Change::Move {
+            node,
+            from,
+            to,
+            replace: there,
+            replaced_version: None,
+            exchange: false,
+        }])
     }
 
     fn exchange(
@@ -238,7 +245,14 @@ impl View {
             return None;
         }
         let (from, to) = (place(from), place(to));
-        Some(vec![Change::Move { node, from, to, replace: Some(other), exchange: true }])
+        Some(vec![Change::Move {
+            node,
+            from,
+            to,
+            replace: Some(other),
+            replaced_version: None,
+            exchange: true,
+        }])
     }
 
     fn write(&self, node: NodeId, value: u32) -> Option<Vec<Change>> {
