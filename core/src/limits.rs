@@ -80,6 +80,9 @@ pub const EVENTS_MAX: u32 = 2000;
 /// Events of a namespace that are kept: for so long (seconds), and so many.
 pub const EVENTS_KEPT_SECS: i64 = 90 * 24 * 3600;
 pub const EVENTS_KEPT_MAX: u64 = 500_000;
+/// How long a removal is remembered for devices that were away (seconds); who was away for longer
+/// lists anew. Shorter than events are kept, which tell when a commit was made.
+pub const TOMBSTONES_KEPT_SECS: i64 = 60 * 24 * 3600;
 /// Files that one device deletes or rewrites within `MASS_WINDOW_SECS` until it is told as a mass
 /// change; in a small namespace half of all, if they are `MASS_HALF_FILES` at least.
 pub const MASS_FILES: u64 = 500;

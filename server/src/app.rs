@@ -26,10 +26,12 @@ use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
 use crate::blocks::KeyRing;
 use crate::config::Config;
+use crate::config::Role;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
 use crate::host;
+use crate::jobs;
 use crate::metadata::DbError;
 use crate::metadata::Store;
 use crate::metadata::epochs;
@@ -48,6 +50,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
     watching: JoinHandle<()>,
+    working: Option<JoinHandle<()>>,
     _lock: File,
 }
 
@@ -64,14 +67,22 @@ impl Server {
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let working = config.roles.contains(&Role::Jobs).then(|| {
+            tokio::spawn(jobs::serve(drive.clone(), config.data.clone(), stop.subscribe()))
+        });
         let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
         let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
-        Ok(Self { addr, drive, stop, serving, watching, _lock: lock })
+        Ok(Self { addr, drive, stop, serving, watching, working, _lock: lock })
     }
 
     /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The use cases, for what is done in process.
+    pub fn drive(&self) -> &Drive {
+        &self.drive
     }
 
     /// The store, for accounts to be added in process.
@@ -92,6 +103,12 @@ impl Server {
             }
         }
         self.watching.abort();
+        if let Some(mut working) = self.working
+            && timeout(DRAIN_TIME, &mut working).await.is_err()
+        {
+            // Its steps are transactions; the next process goes on with the job.
+            working.abort();
+        }
         let store = self.drive.store.clone();
         host::blocking(move || store.close()).await?;
         Ok(())
@@ -103,6 +120,11 @@ pub fn open_store(config: &Config) -> anyhow::Result<Store> {
     make_data_dir(&config.data)?;
     Store::open(&config.metadata)
         .with_context(|| format!("cannot open the database {}", config.metadata.display()))
+}
+
+/// The use cases over a data folder, for commands that work beside a running server.
+pub async fn open_beside(config: &Config) -> anyhow::Result<Drive> {
+    open_drive(config, None).await
 }
 
 /// A server without a socket: for simulations.

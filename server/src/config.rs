@@ -27,9 +27,11 @@ pub enum Role {
     Blocks,
     /// Long polls.
     Notify,
+    /// Background work: history policy, collection, compaction.
+    Jobs,
 }
 
-pub const ALL_ROLES: [Role; 3] = [Role::Api, Role::Blocks, Role::Notify];
+pub const ALL_ROLES: [Role; 4] = [Role::Api, Role::Blocks, Role::Notify, Role::Jobs];
 
 /// Settings, resolved.
 #[derive(Debug, Clone)]
@@ -79,7 +81,7 @@ pub struct Settings {
     /// Second store for cold blocks (not in this version)
     #[arg(long, value_name = "URL")]
     pub cold: Option<String>,
-    /// What this process does, separated by commas: api, blocks, notify [default: all]
+    /// What this process does, separated by commas: api, blocks, notify, jobs [default: all]
     #[arg(long, value_name = "LIST")]
     pub roles: Option<String>,
     /// Listen beyond this machine although nothing encrypts the traffic
@@ -228,11 +230,12 @@ fn parse_roles(list: &str) -> Result<Vec<Role>, ConfigError> {
             "api" => Ok(Role::Api),
             "blocks" => Ok(Role::Blocks),
             "notify" => Ok(Role::Notify),
-            name @ ("web" | "dav" | "jobs") => Err(ConfigError(format!(
-                "--roles: this version does not have the role {name} yet; it has api, blocks, notify"
+            "jobs" => Ok(Role::Jobs),
+            name @ ("web" | "dav") => Err(ConfigError(format!(
+                "--roles: this version does not have the role {name} yet; it has api, blocks, notify, jobs"
             ))),
             name => Err(ConfigError(format!(
-                "--roles: there is no role {name:?}; there are api, blocks, notify"
+                "--roles: there is no role {name:?}; there are api, blocks, notify, jobs"
             ))),
         })
         .collect()

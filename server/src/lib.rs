@@ -1,7 +1,7 @@
 //! The companion server of drivefs as a library, so that tests run it in process.
 //!
 //! Floors, each importing only what stands below it: `cli` and `app` (composition), `api` (the
-//! door), `drive` (use cases), `auth`, then `metadata`, `blocks`, `notify`, `clock`, and `host`.
+//! door), `jobs` (background work), `drive` (use cases), `auth`, then `metadata`, `blocks`, `notify`, `clock`, and `host`.
 
 pub mod api;
 pub mod app;
@@ -12,5 +12,6 @@ pub mod clock;
 pub mod config;
 pub mod drive;
 pub mod host;
+pub mod jobs;
 pub mod metadata;
 pub mod notify;

@@ -23,7 +23,7 @@ const SERVER: &[&[&str]] = &[
     &["metadata", "blocks", "notify"],
     &["auth"],
     &["drive"],
-    &["api"],
+    &["api", "jobs"],
     &["app"],
     &["cli"],
 ];

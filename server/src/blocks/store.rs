@@ -33,6 +33,14 @@ pub struct BlockStore {
     space: Space,
 }
 
+/// A pack as the store lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Object {
+    pub pack: PackId,
+    /// When it was written (seconds).
+    pub modified: i64,
+}
+
 impl BlockStore {
     /// Packs in a local folder, which is made where it is not there. Blocks: for start-up.
     pub fn open_local(dir: &Path, min_free_bytes: u64) -> Result<Self, BlocksError> {
@@ -69,6 +77,27 @@ impl BlockStore {
         })?;
         self.objects.put(&path_of(pack), Bytes::from(bytes).into()).await.map_err(error_of)?;
         Ok(())
+    }
+
+    /// Packs in one of the 256 folders.
+    pub async fn list_folder(&self, folder: u8) -> Result<Vec<Object>, BlocksError> {
+        let prefix = StorePath::from(format!("{folder:02x}"));
+        let found: Vec<_> =
+            self.objects.list(Some(&prefix)).try_collect().await.map_err(error_of)?;
+        let object = |meta: &object_store::ObjectMeta| {
+            let pack = meta.location.filename()?.parse().ok()?;
+            Some(Object { pack, modified: meta.last_modified.timestamp() })
+        };
+        Ok(found.iter().filter_map(object).collect())
+    }
+
+    /// Removes a pack; one that is not there is no error.
+    pub async fn delete(&self, pack: PackId) -> Result<(), BlocksError> {
+        host::before_write().map_err(|e| BlocksError::Store(e.to_string()))?;
+        match self.objects.delete(&path_of(pack)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(error_of(e)),
+        }
     }
 
     /// Reads ranges of a pack, in the order asked.

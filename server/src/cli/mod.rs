@@ -1,6 +1,8 @@
 //! The command line: one file a command. Says what to do next when something fails.
 
+mod jobs;
 mod mount;
+mod policy;
 mod serve;
 mod user;
 
@@ -30,6 +32,10 @@ enum Command {
     /// Make folders that several accounts share; works while the server runs
     #[command(subcommand)]
     Mount(mount::Mount),
+    /// Show what the server does in the background; works while it runs
+    Jobs(jobs::Jobs),
+    Gc(jobs::Gc),
+    Policy(policy::PolicyArgs),
 }
 
 /// Runs a command; the error's text is for people.
@@ -38,6 +44,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(serve) => serve::run(serve),
         Command::User(user) => user::run(user),
         Command::Mount(mount) => mount::run(mount),
+        Command::Jobs(args) => jobs::list(args),
+        Command::Gc(args) => jobs::gc(args),
+        Command::Policy(args) => policy::run(args),
     }
 }
 

@@ -33,6 +33,9 @@ pub enum DriveError {
     TooLarge(String),
     #[error("blocks are not here: {}", named(.0))]
     MissingBlocks(Vec<BlockHash>),
+    /// Blocks were collected or moved while a commit was prepared.
+    #[error("the store is being tidied up")]
+    BlocksMoved,
     #[error("the cursor is not one that this server can go on from")]
     CursorExpired,
     #[error("the cursor is of changes that this server does not have: its data was restored")]
@@ -60,7 +63,7 @@ impl DriveError {
             Self::CursorExpired => ErrorCode::CursorExpired,
             Self::CursorLost => ErrorCode::CursorLost,
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => ErrorCode::StorageFull,
-            Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
+            Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
             Self::Blocks(_) | Self::Db(_) | Self::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -79,7 +82,7 @@ impl DriveError {
                 "the server's operator has to free or add disk space; nothing was stored, try again \
                  later"
             }
-            Self::Db(DbError::Busy | DbError::Closed) => "try again",
+            Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => "try again",
             _ => return None,
         })
     }

@@ -2,13 +2,17 @@
 
 pub mod account;
 pub mod changes;
+pub mod collect;
 pub mod commit;
+pub mod compact;
 pub mod download;
 pub mod events;
 pub mod gone;
 pub mod history;
 pub mod login;
 pub mod mounts;
+pub mod policy;
+pub mod prune;
 pub mod trash;
 pub mod upload;
 pub mod users;

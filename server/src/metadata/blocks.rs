@@ -22,7 +22,7 @@ pub struct HeldBlock {
     pub wrapped_key: Vec<u8>,
 }
 
-/// What is known of a held block without opening its pack.
+/// What is known of a held block without opening its pack. One that is doomed is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockFacts {
     pub block_len: u32,
@@ -53,7 +53,7 @@ pub fn facts(
 ) -> Result<Option<BlockFacts>, DbError> {
     let row = sql.query_one(
         "SELECT block_len, segment_entries, segment_bytes FROM block
-         WHERE owner = ?1 AND hash = ?2",
+         WHERE owner = ?1 AND hash = ?2 AND doomed IS NULL",
         params![owner, hash],
     )?;
     row.map(|r| {
@@ -64,6 +64,7 @@ pub fn facts(
     .transpose()
 }
 
+/// Where a block lies, also one that is doomed: what refers to it reads it.
 pub fn find(
     sql: &mut dyn Sql,
     owner: UserId,
@@ -103,7 +104,7 @@ pub fn missing(
     let mut out = Vec::new();
     for hash in hashes {
         let row = sql.query_one(
-            "SELECT 1 FROM block WHERE owner = ?1 AND hash = ?2",
+            "SELECT 1 FROM block WHERE owner = ?1 AND hash = ?2 AND doomed IS NULL",
             params![owner, *hash],
         )?;
         if row.is_none() {
@@ -113,7 +114,8 @@ pub fn missing(
     Ok(out)
 }
 
-/// Notes that the account holds a block; false when it did already.
+/// Notes that the account holds a block; false when it did already. One that is doomed is held from
+/// here on, where it is now.
 pub fn insert(
     sql: &mut dyn Sql,
     owner: UserId,
@@ -122,7 +124,9 @@ pub fn insert(
 ) -> Result<bool, DbError> {
     let changed = sql.exec(
         "INSERT INTO block (owner, hash, pack, idx, offset_bytes, sealed_len, codec, block_len)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (owner, hash) DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (owner, hash) DO UPDATE SET pack = ?3, idx = ?4, offset_bytes = ?5,
+             sealed_len = ?6, codec = ?7, doomed = NULL WHERE block.doomed IS NOT NULL",
         params![
             owner,
             at.hash,

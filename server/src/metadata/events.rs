@@ -101,6 +101,15 @@ pub fn oldest(sql: &mut dyn Sql, ns: NamespaceId, limit: u32) -> Result<Vec<Mark
     rows.iter().map(mark_of).collect()
 }
 
+/// The last commit on record that was made at `time` or earlier; 0 when there is none.
+pub fn before(sql: &mut dyn Sql, ns: NamespaceId, time: TimeNs) -> Result<Seq, DbError> {
+    let row = sql.query_one(
+        "SELECT seq FROM event WHERE ns = ?1 AND at_ns <= ?2 ORDER BY at_ns DESC LIMIT 1",
+        params![ns, time],
+    )?;
+    row.map_or(Ok(0), |r| r.get(0))
+}
+
 /// Removes the rows up to one, and notes where the record begins.
 pub fn prune(sql: &mut dyn Sql, ns: NamespaceId, upto: &Mark) -> Result<(), DbError> {
     sql.exec("DELETE FROM event WHERE ns = ?1 AND seq <= ?2", params![ns, upto.seq])?;

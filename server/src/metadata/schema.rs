@@ -13,7 +13,7 @@ pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -174,6 +174,28 @@ UPDATE namespace SET events_ns = :now_ns;
 CREATE TABLE mass_counter (
     ns BIGINT NOT NULL, user BIGINT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (ns, user, device)
+);
+";
+
+/// Version 5: history policies, what nothing refers to, and jobs. The table of version 1 was never
+/// written to.
+const SPACE: &str = "
+CREATE TABLE policy (ns BIGINT PRIMARY KEY, policy TEXT NOT NULL);
+-- The round of the collection in which nothing referred to the block.
+ALTER TABLE block ADD COLUMN doomed BIGINT;
+-- Since when no block row names the pack (seconds).
+ALTER TABLE pack ADD COLUMN dead BIGINT;
+CREATE INDEX pack_dead ON pack (dead) WHERE dead IS NOT NULL;
+DROP TABLE job;
+CREATE TABLE job (
+    kind TEXT PRIMARY KEY,
+    -- When it is to run next (seconds).
+    due BIGINT NOT NULL,
+    -- JSON: where it goes on, if it is under way; and what it did so far.
+    position TEXT, report TEXT,
+    began BIGINT, ended BIGINT,
+    -- Why its last step failed, and how often in a row.
+    error TEXT, failures BIGINT NOT NULL DEFAULT 0
 );
 ";
 

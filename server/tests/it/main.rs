@@ -13,6 +13,7 @@ mod poll;
 mod process;
 mod quota;
 mod sharing;
+mod space;
 mod trash;
 mod writer;
 

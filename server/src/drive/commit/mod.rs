@@ -16,6 +16,8 @@ mod restore;
 mod tell;
 mod work;
 
+use std::sync::Arc;
+
 use drivefs_core::id::Epoch;
 use drivefs_core::id::NamespaceId;
 use drivefs_core::id::NodeId;
@@ -44,6 +46,7 @@ use crate::metadata::mounts;
 use crate::metadata::namespaces;
 use crate::metadata::namespaces::Namespace;
 use crate::metadata::ops;
+use crate::metadata::space;
 use prepare::Prepared;
 use tell::Tale;
 pub(super) use work::Refusal;
@@ -53,6 +56,8 @@ use work::Work;
 const REWINDS_MAX_BYTES: usize = EMAIL_MAX_BYTES + 1 + DEVICE_NAME_MAX_BYTES;
 /// Name of the device in what the server does by itself.
 const SERVER: &str = "server";
+/// How often a commit is prepared again because blocks were collected or moved meanwhile.
+const MOVED_MAX: u32 = 10;
 
 impl Drive {
     pub async fn commit(
@@ -69,11 +74,28 @@ impl Drive {
         if request.rewinds.as_ref().is_some_and(|r| r.len() > REWINDS_MAX_BYTES) {
             return Err(DriveError::BadRequest("rewinds names no device".into()));
         }
-        let prepared = self.prepare(&asker, request.ns, &request.ops).await?;
-        let drive = self.clone();
+        let request = Arc::new(request);
+        let mut tries = 0;
+        loop {
+            match self.try_commit(&asker, &request).await {
+                // What was found out about blocks may not hold any more.
+                Err(DriveError::BlocksMoved) if tries < MOVED_MAX => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_commit(
+        &self,
+        asker: &Asker,
+        request: &Arc<CommitRequest>,
+    ) -> Result<CommitReply, DriveError> {
+        let (prepared, generation) = self.prepare(asker, request.ns, &request.ops).await?;
+        let (drive, asker, request) = (self.clone(), asker.clone(), Arc::clone(request));
         // In a task of its own: what was begun is committed and hinted, also when the client is gone.
         let task = tokio::spawn(async move {
-            let rules = Rules { file_max: drive.limits.file_max_bytes, epoch: drive.epoch };
+            let file_max = drive.limits.file_max_bytes;
+            let rules = Rules { file_max, epoch: drive.epoch, generation };
             let (ns, op_count) = (request.ns, request.ops.len() as u64);
             let (reply, changed) = drive
                 .store
@@ -95,6 +117,8 @@ struct Rules {
     /// Largest file (bytes).
     file_max: u64,
     epoch: Epoch,
+    /// Of the blocks, before they were looked at.
+    generation: u64,
 }
 
 /// Applies all ops under one seq; true when something changed.
@@ -106,6 +130,9 @@ fn apply(
     rules: &Rules,
 ) -> Result<(CommitReply, bool), DriveError> {
     let ns = request.ns;
+    if space::generation(sql)? != rules.generation {
+        return Err(DriveError::BlocksMoved);
+    }
     let namespace = namespaces::lock(sql, ns)?.ok_or(DriveError::NoNamespace)?;
     writer_of(sql, ns, asker.user)?;
     if let Some(at) = &request.at {

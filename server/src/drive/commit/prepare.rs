@@ -31,6 +31,7 @@ use crate::auth::Asker;
 use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::blocks::HeldBlock;
+use crate::metadata::space;
 use crate::metadata::versions;
 
 /// Segments read at once: bounds memory, whatever a commit names.
@@ -96,21 +97,23 @@ struct Offer {
 }
 
 impl Drive {
+    /// Beside what was found, the generation of the blocks before they were looked at: the
+    /// transaction holds what was found against it.
     pub(super) async fn prepare(
         &self,
         asker: &Asker,
         ns: NamespaceId,
         ops: &[Op],
-    ) -> Result<Vec<Prepared>, DriveError> {
+    ) -> Result<(Vec<Prepared>, u64), DriveError> {
         let user = asker.user;
         let contents: Vec<_> = ops.iter().map(content_of).collect();
-        let (owner, mut drafts) = self
+        let (owner, mut drafts, generation) = self
             .store
             .read(move |sql| {
                 let owner = writer_of(sql, ns, user)?.namespace.owner;
                 let drafts: Result<Vec<_>, DriveError> =
                     contents.into_iter().map(|c| draft_of(sql, owner, c)).collect();
-                Ok::<_, DriveError>((owner, drafts?))
+                Ok::<_, DriveError>((owner, drafts?, space::generation(sql)?))
             })
             .await?;
         let mut verified = HashSet::new();
@@ -130,10 +133,11 @@ impl Drive {
             }
         }
         let verified = Arc::new(verified);
-        Ok(drafts
+        let prepared = drafts
             .into_iter()
             .map(|d| Prepared { held: Arc::clone(&verified), ..d.prepared })
-            .collect())
+            .collect();
+        Ok((prepared, generation))
     }
 
     /// What the source's versions list, if the asker may read it and it is another account's.
