@@ -3,7 +3,7 @@
 //! The copy is on disk before a row names it, and rows go over in one transaction. The old pack has
 //! no row then; its object goes as any dead pack's does.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use drivefs_core::id::PackId;
 use drivefs_core::id::UserId;
@@ -58,7 +58,7 @@ impl Drive {
         done.packs += packs.len() as u64;
         let last = packs.last().map(|p| p.pack).filter(|_| packs.len() == PACKS_A_STEP as usize);
         let thin = |p: &PackUse| p.live > 0 && p.live * 100 < p.size * LIVE_PER_CENT;
-        let mut groups: HashMap<UserId, Vec<PackUse>> = HashMap::new();
+        let mut groups: BTreeMap<UserId, Vec<PackUse>> = BTreeMap::new();
         for pack in packs.into_iter().filter(thin) {
             let group = groups.entry(pack.owner).or_default();
             let bytes: u64 = group.iter().map(|p| p.live).sum();

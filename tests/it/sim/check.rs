@@ -191,8 +191,11 @@ impl World {
                 Ok((row.get::<BlockHash>(0)?, row.get::<PackId>(1)?))
             })
             .await;
-        let packs: HashSet<PackId> =
-            self.rows("SELECT pack FROM pack", |row| row.get(0)).await.into_iter().collect();
+        let packs: HashSet<PackId> = self
+            .rows("SELECT pack FROM pack WHERE dead IS NULL", |row| row.get(0))
+            .await
+            .into_iter()
+            .collect();
         let server = self.net.server().expect("up");
         let stored: HashSet<PackId> =
             server.drive().blocks.list().await.expect("lists").into_iter().collect();
@@ -203,10 +206,14 @@ impl World {
             assert!(stored.contains(pack), "pack {pack} is not in the store");
         }
         let held: HashSet<BlockHash> = rows.iter().map(|r| r.0).collect();
+        let mut used = HashSet::new();
         for version in versions {
             let Ok(Root::Inline(entries)) = Root::decode(&version.content) else { continue };
             assert!(entries.iter().all(|e| held.contains(&e.hash)), "a block without a row");
+            used.extend(entries.into_iter().map(|e| e.hash));
         }
+        let unused = held.iter().filter(|hash| !used.contains(*hash)).count();
+        assert_eq!(unused, 0, "blocks that nothing refers to");
     }
 
     /// The account is charged for what is there.

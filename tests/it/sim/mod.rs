@@ -10,6 +10,7 @@ mod device;
 mod machine;
 mod net;
 mod stall;
+mod tidying;
 mod work;
 mod world;
 
@@ -33,7 +34,7 @@ const SEEDS_OF_ALL: u64 = 500;
 const REPLAY_EVERY: u64 = 20;
 
 /// What the log says of each kind of trouble. In a whole run each of them happens.
-const TROUBLES: [&str; 9] = [
+const TROUBLES: [&str; 10] = [
     "is dead",
     "is killed",
     "the server is dead",
@@ -43,6 +44,7 @@ const TROUBLES: [&str; 9] = [
     ": Late",
     "is full: true",
     "conflicted copy",
+    "tidies up: Ok(Some",
 ];
 /// Failures that are told in full.
 const LOGS_MAX: usize = 2;

@@ -30,6 +30,7 @@ use super::net::Direct;
 use super::net::Fate;
 use super::net::Net;
 use super::stall;
+use super::tidying::Tidying;
 use super::work;
 
 const EMAIL: &str = "alice@example.org";
@@ -145,6 +146,7 @@ pub struct World {
     climate: Climate,
     /// Contents that have to be on the server at the end, and the files they were in, by device.
     ledger: Vec<Vec<(u64, Vec<u8>)>>,
+    tidying: Tidying,
 }
 
 /// Runs the world of a seed; panics when a promise is broken. The log is told either way.
@@ -177,6 +179,7 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
             rng,
             climate,
             ledger: vec![Vec::new(); count],
+            tidying: Tidying::default(),
         };
         world.start_server().await;
         net.lost.store(world.climate.lost, Ordering::SeqCst);
@@ -197,6 +200,10 @@ pub fn run(seed: u64, log: &Mutex<Vec<String>>) {
             world.event(event).await;
         }
         world.heal().await;
+        world.machine.enter(Actor::Server);
+        let server = world.net.server().expect("up");
+        world.tidying.all(server.drive()).await;
+        drop(server);
         world.check().await;
         world.net.set_server(None);
         for device in &mut world.devices {
@@ -235,6 +242,7 @@ impl World {
     }
 
     fn stop_server(&mut self) {
+        self.tidying.dies();
         self.machine.kill(Actor::Server);
         self.net.set_server(None);
         self.net.hang_up();
@@ -291,6 +299,8 @@ impl World {
                 if self.net.server().is_none() {
                     self.note(format!("{count} the server starts"));
                     self.start_server().await;
+                } else {
+                    self.tidy_up(count).await;
                 }
             }
         }
@@ -455,6 +465,15 @@ impl World {
         }
         self.note(format!("{count} the server is killed"));
         self.stop_server();
+    }
+
+    /// The server does some of its background work.
+    async fn tidy_up(&mut self, count: usize) {
+        let Some(server) = self.net.server() else { return };
+        self.machine.enter(Actor::Server);
+        let steps = self.rng.random_range(1..600);
+        let done = self.tidying.some(server.drive(), steps).await;
+        self.note(format!("{count} the server tidies up: {:?}", done.map_err(|e| e.to_string())));
     }
 
     fn fill_disk(&mut self, count: usize, i: usize) {
