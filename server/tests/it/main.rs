@@ -5,6 +5,7 @@ mod blocks;
 mod changes;
 mod commit;
 mod events;
+mod gc_kills;
 mod gone;
 mod history;
 mod login;

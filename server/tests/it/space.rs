@@ -114,7 +114,7 @@ async fn read(person: &Person, hash: BlockHash) -> Option<Vec<u8>> {
     Some(plain.unwrap().into_owned())
 }
 
-async fn has(person: &Person, block: &[u8]) -> bool {
+pub async fn has(person: &Person, block: &[u8]) -> bool {
     read(person, BlockHash::of(block)).await.is_some_and(|found| found == block)
 }
 
