@@ -111,6 +111,8 @@ pub enum ErrorCode {
     CursorLost,
     /// Slow down; the header `retry-after` says for how long (seconds).
     TooManyRequests,
+    /// The blocks are in a slow archive; they are being brought back. Try again later.
+    BeingRestored,
     /// The server cannot answer now; try again.
     Unavailable,
     Internal,

@@ -67,8 +67,10 @@ impl Server {
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        let working = config.roles.contains(&Role::Jobs).then(|| {
-            tokio::spawn(jobs::serve(drive.clone(), config.data.clone(), stop.subscribe()))
+        let has_jobs = config.roles.contains(&Role::Jobs);
+        let working = (has_jobs || config.roles.contains(&Role::Blocks)).then(|| {
+            let data = config.data.clone();
+            tokio::spawn(jobs::serve(drive.clone(), data, has_jobs, stop.subscribe()))
         });
         let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
         let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
@@ -177,17 +179,29 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
             config.data.display()
         );
     }
-    let (dir, min_free) = (config.blocks.clone(), config.min_free_bytes);
+    let (dir, min_free, cold) = (config.blocks.clone(), config.min_free_bytes, config.cold.clone());
     let blocks = match packs {
         Some(packs) => packs,
-        None => host::blocking(move || BlockStore::open_local(&dir, min_free)).await??,
+        None => {
+            host::blocking(move || {
+                let blocks = BlockStore::open_local(&dir, min_free)?;
+                match cold {
+                    Some(cold) => blocks.with_cold(&cold.dir, cold.slow),
+                    None => Ok(blocks),
+                }
+            })
+            .await??
+        }
     };
     Ok(Drive {
         store,
         blocks,
         keys,
         hub: Hub::default(),
-        limits: Limits { file_max_bytes: config.file_max_bytes },
+        limits: Limits {
+            file_max_bytes: config.file_max_bytes,
+            cold_after_days: config.cold.as_ref().map(|cold| cold.after_days),
+        },
         server_id,
         epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),

@@ -11,6 +11,7 @@ use drivefs_core::limits::QUOTA_BYTES_DEFAULT;
 use serde::Deserialize;
 
 const PORT_DEFAULT: u16 = 7440;
+const COLD_AFTER_DAYS: u32 = 90;
 const MIN_FREE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
 
 /// A setting that cannot be; the text says what would be right.
@@ -51,6 +52,16 @@ pub struct Config {
     pub default_quota_bytes: Option<u64>,
     /// Packs are refused when the data disk has less left (bytes).
     pub min_free_bytes: u64,
+    /// Where packs go that nobody reads.
+    pub cold: Option<Cold>,
+}
+
+/// The second store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cold {
+    pub dir: PathBuf,
+    pub after_days: u32,
+    pub slow: bool,
 }
 
 /// Where the data is: for all commands.
@@ -78,9 +89,16 @@ pub struct Settings {
     /// Where packs lie: a path or file:// URL [default: DATA/blocks]
     #[arg(long, value_name = "URL")]
     pub blocks: Option<String>,
-    /// Second store for cold blocks (not in this version)
+    /// Second, cheaper store for packs that nobody has read for long: a path or file:// URL
     #[arg(long, value_name = "URL")]
     pub cold: Option<String>,
+    /// Packs go to the second store when nobody has read them for so many days [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    pub cold_after: Option<u32>,
+    /// Reading from the second store takes long: who wants something from there is told that it is
+    /// being brought back
+    #[arg(long)]
+    pub cold_slow: bool,
     /// What this process does, separated by commas: api, blocks, notify, jobs [default: all]
     #[arg(long, value_name = "LIST")]
     pub roles: Option<String>,
@@ -117,6 +135,7 @@ impl Config {
             file_max_bytes: FILE_MAX_BYTES_DEFAULT,
             default_quota_bytes: None,
             min_free_bytes: MIN_FREE_BYTES_DEFAULT,
+            cold: None,
         }
     }
 
@@ -141,10 +160,14 @@ impl Config {
         if let Some(url) = flags.blocks.or(file.blocks) {
             config.blocks = local_path("--blocks", &url, "a local folder")?;
         }
-        if flags.cold.or(file.cold).is_some() {
-            return Err(ConfigError(
-                "--cold: this version has no store for cold blocks yet; leave it out".into(),
-            ));
+        if let Some(url) = flags.cold.or(file.cold) {
+            config.cold = Some(Cold {
+                dir: local_path("--cold", &url, "a local folder")?,
+                after_days: flags.cold_after.or(file.cold_after).unwrap_or(COLD_AFTER_DAYS),
+                slow: flags.cold_slow || file.cold_slow,
+            });
+        } else if flags.cold_after.is_some() || flags.cold_slow {
+            return Err(ConfigError("--cold-after and --cold-slow go with --cold URL".into()));
         }
         if let Some(list) = flags.roles.or(file.roles) {
             config.roles = parse_roles(&list)?;
@@ -287,7 +310,7 @@ mod tests {
             change(&mut flags);
             Config::resolve(&place, flags).map(drop).expect_err("not there yet").0
         };
-        assert!(with(|s| s.cold = Some("s3://x".into())).contains("this version"));
+        assert!(with(|s| s.cold = Some("s3://x".into())).contains("s3://"));
         assert!(with(|s| s.blocks = Some("s3://x".into())).contains("s3://"));
         assert!(with(|s| s.roles = Some("api,web".into())).contains("web"));
         let place = Place { metadata: Some("postgres://x".into()), ..place.clone() };

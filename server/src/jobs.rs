@@ -25,6 +25,7 @@ use crate::drive::collect::Grace;
 use crate::drive::compact::Compacted;
 use crate::drive::prune;
 use crate::drive::prune::Pruned;
+use crate::drive::tiers::Moved;
 use crate::metadata::DbError;
 use crate::metadata::jobs;
 use crate::metadata::jobs::Job;
@@ -53,16 +54,19 @@ pub enum Kind {
     Collect,
     /// Packs with little left in them.
     Compact,
+    /// Packs that nobody has read for long.
+    Cold,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Prune, Self::Collect, Self::Compact];
+    pub const ALL: [Self; 4] = [Self::Prune, Self::Collect, Self::Compact, Self::Cold];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Prune => "prune",
             Self::Collect => "collect",
             Self::Compact => "compact",
+            Self::Cold => "cold",
         }
     }
 
@@ -70,7 +74,7 @@ impl Kind {
     fn every(self) -> i64 {
         match self {
             Self::Prune => 6 * 3600,
-            Self::Collect | Self::Compact => 24 * 3600,
+            Self::Collect | Self::Compact | Self::Cold => 24 * 3600,
         }
     }
 }
@@ -109,6 +113,7 @@ enum Work {
     Prune(prune::Position, Pruned),
     Collect(collect::Round),
     Compact(Option<PackId>, Compacted),
+    Cold(Option<PackId>, Moved),
 }
 
 impl Work {
@@ -122,6 +127,9 @@ impl Work {
             }
             Kind::Compact => {
                 Self::Compact(read(at).unwrap_or_default(), read(before).unwrap_or_default())
+            }
+            Kind::Cold => {
+                Self::Cold(read(at).unwrap_or_default(), read(before).unwrap_or_default())
             }
             Kind::Collect => {
                 let last = drive.store.read(|sql| server::note(sql, ROUND_NOTE)).await?;
@@ -151,6 +159,10 @@ impl Work {
                 *after = drive.compact(*after, grace.block, done).await?;
                 Ok(after.is_some())
             }
+            Self::Cold(after, done) => {
+                *after = drive.move_out(*after, done).await?;
+                Ok(after.is_some())
+            }
         }
     }
 
@@ -158,7 +170,7 @@ impl Work {
         match self {
             Self::Prune(at, _) => text(at),
             Self::Collect(round) => text(&round.position()),
-            Self::Compact(after, _) => text(after),
+            Self::Compact(after, _) | Self::Cold(after, _) => text(after),
         }
     }
 
@@ -167,6 +179,7 @@ impl Work {
             Self::Prune(_, done) => text(done),
             Self::Collect(round) => text(&round.done),
             Self::Compact(_, done) => text(done),
+            Self::Cold(_, done) => text(done),
         }
     }
 }
@@ -255,10 +268,12 @@ async fn row_of(drive: &Drive, kind: Kind) -> Result<Job, DbError> {
     }))
 }
 
-/// Runs what is due, until `stop`.
-pub async fn serve(drive: Drive, data: PathBuf, mut stop: watch::Receiver<bool>) {
+/// Until `stop`: brings back what somebody waits for, and runs what is due if these are `jobs` of this
+/// process.
+pub async fn serve(drive: Drive, data: PathBuf, jobs: bool, mut stop: watch::Receiver<bool>) {
     loop {
-        if let Err(error) = run_due(&drive, &data, &stop).await {
+        while let Ok(true) = bring_back(&drive, &data).await {}
+        if jobs && let Err(error) = run_due(&drive, &data, &stop).await {
             tracing::error!(error = format!("{error:#}"), "a background job failed");
         }
         tokio::select! {
@@ -266,6 +281,20 @@ pub async fn serve(drive: Drive, data: PathBuf, mut stop: watch::Receiver<bool>)
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
+}
+
+/// Brings back packs that somebody waits for; true when there were some. What fails is tried again
+/// the next time.
+async fn bring_back(drive: &Drive, data: &Path) -> anyhow::Result<bool> {
+    let Some(_turn) = Turn::take(data)? else { return Ok(false) };
+    let mut moved = Moved::default();
+    let any = drive.bring_back(&mut moved).await.inspect_err(|error| {
+        tracing::error!(%error, "a pack in the second store cannot be brought back");
+    })?;
+    if moved.back > 0 {
+        tracing::info!(packs = moved.back, "brought back from the second store");
+    }
+    Ok(any && moved.back > 0)
 }
 
 async fn run_due(drive: &Drive, data: &Path, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {

@@ -25,7 +25,10 @@ impl RemoteError {
             Self::Offline(_) => true,
             Self::Refused { code, .. } => matches!(
                 code,
-                ErrorCode::Unavailable | ErrorCode::TooManyRequests | ErrorCode::Internal
+                ErrorCode::Unavailable
+                    | ErrorCode::BeingRestored
+                    | ErrorCode::TooManyRequests
+                    | ErrorCode::Internal
             ),
             Self::Unauthorized(_) | Self::Protocol(_) => false,
         }

@@ -304,7 +304,7 @@ fn may_answer_later(e: &RemoteError, again: bool) -> bool {
     match e {
         RemoteError::Offline(_) | RemoteError::Unauthorized(_) => true,
         RemoteError::Refused { code, .. } => match code {
-            ErrorCode::Unavailable | ErrorCode::TooManyRequests => true,
+            ErrorCode::Unavailable | ErrorCode::BeingRestored | ErrorCode::TooManyRequests => true,
             // Nothing was done now. What was done the first time, it says when it has room.
             ErrorCode::StorageFull => again,
             _ => false,

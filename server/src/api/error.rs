@@ -74,7 +74,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::MissingBlocks => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::CursorExpired | ErrorCode::CursorLost => StatusCode::GONE,
         ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::BeingRestored | ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -15,6 +15,8 @@ pub use store::BlockStore;
 pub enum BlocksError {
     #[error("the disk of the block store is full")]
     Full,
+    #[error("these blocks are in an archive and are being brought back")]
+    Cold,
     #[error("pack {pack}: {what}")]
     Damaged { pack: String, what: String },
     #[error("block store: {0}")]

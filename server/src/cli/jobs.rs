@@ -50,6 +50,9 @@ pub struct Gc {
     /// Where packs lie, if not in the data folder: as for `serve`
     #[arg(long, value_name = "URL")]
     blocks: Option<String>,
+    /// Second store, if there is one: as for `serve`
+    #[arg(long, value_name = "URL")]
+    cold: Option<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -110,7 +113,7 @@ fn span(secs: i64) -> String {
 
 pub fn gc(args: Gc) -> anyhow::Result<()> {
     let grace_secs = parse_span(&args.grace)?;
-    let settings = Settings { blocks: args.blocks, ..Settings::default() };
+    let settings = Settings { blocks: args.blocks, cold: args.cold, ..Settings::default() };
     let config = Config::resolve(&args.place, settings)?;
     drop(user::open_existing(&config)?);
     let usual = Grace::default();

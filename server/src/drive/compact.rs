@@ -57,7 +57,7 @@ impl Drive {
         let packs = self.store.read(move |sql| space::packs(sql, after, old, PACKS_A_STEP)).await?;
         done.packs += packs.len() as u64;
         let last = packs.last().map(|p| p.pack).filter(|_| packs.len() == PACKS_A_STEP as usize);
-        let thin = |p: &PackUse| p.live > 0 && p.live * 100 < p.size * LIVE_PER_CENT;
+        let thin = |p: &PackUse| p.at_hand && p.live > 0 && p.live * 100 < p.size * LIVE_PER_CENT;
         let mut groups: BTreeMap<UserId, Vec<PackUse>> = BTreeMap::new();
         for pack in packs.into_iter().filter(thin) {
             let group = groups.entry(pack.owner).or_default();

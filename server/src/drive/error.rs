@@ -64,6 +64,7 @@ impl DriveError {
             Self::CursorLost => ErrorCode::CursorLost,
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => ErrorCode::StorageFull,
             Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
+            Self::Blocks(BlocksError::Cold) => ErrorCode::BeingRestored,
             Self::Blocks(_) | Self::Db(_) | Self::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -83,6 +84,9 @@ impl DriveError {
                  later"
             }
             Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => "try again",
+            Self::Blocks(BlocksError::Cold) => {
+                "they come back by themselves; how long that takes is up to the archive"
+            }
             _ => return None,
         })
     }

@@ -13,6 +13,7 @@ pub mod login;
 pub mod mounts;
 pub mod policy;
 pub mod prune;
+pub mod tiers;
 pub mod trash;
 pub mod upload;
 pub mod users;
@@ -79,6 +80,8 @@ impl Drive {
 pub struct Limits {
     /// Largest file (bytes).
     pub file_max_bytes: u64,
+    /// Packs that nobody has read for so long go to the second store; none without one.
+    pub cold_after_days: Option<u32>,
 }
 
 /// Bounds on work under way: cores for what computes, bytes for what holds blocks.

@@ -28,6 +28,7 @@ use super::DriveError;
 use super::load::Loaded;
 use super::writer_of;
 use crate::auth::Asker;
+use crate::blocks::BlocksError;
 use crate::blocks::KeyRing;
 use crate::clock;
 use crate::host;
@@ -81,7 +82,14 @@ impl Drive {
             return Err(DriveError::TooLarge("the bases of the deltas are too many".into()));
         }
         let _held = self.work.hold(2 * (body.len() as u64 + base_bytes)).await?;
-        let bases = self.load(bases).await?;
+        let names: Vec<BlockHash> = bases.iter().map(|b| b.at.hash).collect();
+        let bases = match self.load(bases).await {
+            // Not worth bringing back: the client sends whole blocks.
+            Err(DriveError::Blocks(BlocksError::Cold)) => {
+                return Err(DriveError::MissingBlocks(names));
+            }
+            bases => bases?,
+        };
         let keys = self.keys.clone();
         let built = self.work.compute(move || build(&body, &held, &bases, owner, &keys)).await??;
         let Some(built) = built else { return Ok(PackReply { stored: 0 }) };

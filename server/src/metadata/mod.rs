@@ -20,6 +20,7 @@ pub mod past;
 pub mod policies;
 pub mod server;
 pub mod space;
+pub mod tiers;
 pub mod tokens;
 pub mod trash;
 pub mod value;

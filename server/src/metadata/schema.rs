@@ -186,6 +186,13 @@ ALTER TABLE block ADD COLUMN doomed BIGINT;
 -- Since when no block row names the pack (seconds).
 ALTER TABLE pack ADD COLUMN dead BIGINT;
 CREATE INDEX pack_dead ON pack (dead) WHERE dead IS NOT NULL;
+-- Where its object is: 0 the first store, 1 the second; 2 on its way there, 3 on its way back.
+ALTER TABLE pack ADD COLUMN tier INTEGER NOT NULL DEFAULT 0;
+-- When it was read last, to the day; and since when somebody waits for it (seconds).
+ALTER TABLE pack ADD COLUMN read_at BIGINT;
+ALTER TABLE pack ADD COLUMN wanted BIGINT;
+CREATE INDEX pack_moving ON pack (tier) WHERE tier > 1;
+CREATE INDEX pack_wanted ON pack (wanted) WHERE wanted IS NOT NULL;
 DROP TABLE job;
 CREATE TABLE job (
     kind TEXT PRIMARY KEY,

@@ -41,6 +41,8 @@ pub struct PackUse {
     /// Sealed bytes of blocks with a row.
     pub live: u64,
     pub created: i64,
+    /// It is in the first store.
+    pub at_hand: bool,
 }
 
 /// Moves on whenever a block is doomed, removed or moved: what was found out about blocks before
@@ -178,7 +180,7 @@ pub fn packs(
     sql.query(
         "SELECT p.pack, p.owner, p.size, p.created, (SELECT coalesce(sum(x.sealed_len), 0) FROM
              (SELECT DISTINCT b.idx, b.sealed_len FROM block b WHERE b.pack = p.pack) x)
-         FROM pack p WHERE p.pack > ?1 AND p.created <= ?2 AND p.dead IS NULL
+         , p.tier FROM pack p WHERE p.pack > ?1 AND p.created <= ?2 AND p.dead IS NULL
          ORDER BY p.pack LIMIT ?3",
         params![&after[..], created, limit],
     )?
@@ -190,6 +192,7 @@ pub fn packs(
             size: r.get(2)?,
             created: r.get(3)?,
             live: r.get(4)?,
+            at_hand: r.get::<i64>(5)? == 0,
         })
     })
     .collect()

@@ -15,6 +15,7 @@ mod process;
 mod quota;
 mod sharing;
 mod space;
+mod tiers;
 mod trash;
 mod writer;
 

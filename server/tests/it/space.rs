@@ -57,13 +57,13 @@ async fn round(drive: &Drive, last: u64) -> Collected {
 }
 
 /// As many rounds as it takes for all that is unused to be gone.
-async fn rounds(drive: &Drive, last: u64) -> Collected {
+pub async fn rounds(drive: &Drive, last: u64) -> Collected {
     let first = round(drive, last).await;
     let second = round(drive, last + 1).await;
     Collected { doomed: first.doomed, ..second }
 }
 
-async fn pruned(drive: &Drive) -> Pruned {
+pub async fn pruned(drive: &Drive) -> Pruned {
     let (mut at, mut done) = (prune::Position::default(), Pruned::default());
     while let Some(next) = drive.prune(at, &mut done).await.unwrap() {
         at = next;
@@ -71,7 +71,7 @@ async fn pruned(drive: &Drive) -> Pruned {
     done
 }
 
-async fn compacted(drive: &Drive) -> Compacted {
+pub async fn compacted(drive: &Drive) -> Compacted {
     let (mut after, mut done) = (None, Compacted::default());
     loop {
         after = drive.compact(after, 0, &mut done).await.unwrap();
@@ -86,7 +86,7 @@ async fn set_policy(world: &World, person: &Person, policy: Policy) {
     world.server.store().write(move |sql| policies::set(sql, ns, Some(&text))).await.unwrap();
 }
 
-async fn is_missing(person: &Person, block: &[u8]) -> bool {
+pub async fn is_missing(person: &Person, block: &[u8]) -> bool {
     let request = MissingRequest { ns: person.ns, hashes: vec![BlockHash::of(block)] };
     let reply: MissingReply = person.post("/sync/v1/missing", &request).await.unwrap();
     !reply.missing.is_empty()
@@ -130,11 +130,11 @@ fn objects(world: &World) -> usize {
     folders.map(|f| std::fs::read_dir(f.unwrap().path()).unwrap().count()).sum()
 }
 
-async fn remove(person: &Person, node: NodeId, called: &str) {
+pub async fn remove(person: &Person, node: NodeId, called: &str) {
     person.one(Change::Unlink { node, place: person.place(called), version: None }).await;
 }
 
-async fn empty_trash(person: &Person) {
+pub async fn empty_trash(person: &Person) {
     let request = EmptyRequest { ns: person.ns };
     let _: EmptyReply = person.post("/sync/v1/trash/empty", &request).await.unwrap();
 }
@@ -358,7 +358,7 @@ async fn a_list_that_cannot_be_read_stops_the_collection_of_its_account() {
     }
 }
 
-fn files(world: &World) -> Vec<std::path::PathBuf> {
+pub fn files(world: &World) -> Vec<std::path::PathBuf> {
     let folders = std::fs::read_dir(world.dir.path().join("blocks")).unwrap();
     let inside = folders.flat_map(|f| std::fs::read_dir(f.unwrap().path()).unwrap());
     inside.map(|f| f.unwrap().path()).collect()
