@@ -12,6 +12,10 @@ use crate::limits::BLOCK_MAX_BYTES;
 const SAMPLE_BYTES: usize = 16 * 1024;
 /// A block stays raw when its sample keeps more than this share (percent) of its length.
 const WORTH_PERCENT: usize = 95;
+/// Content of which a sample keeps no more than this share (percent) is worth `LEVEL_WELL`.
+const SOFT_PERCENT: usize = 70;
+const LEVEL_QUICK: i32 = 3;
+const LEVEL_WELL: i32 = 12;
 /// Window of the delta codec: base and block together (log2 bytes).
 const DELTA_WINDOW_LOG: u32 = 23;
 
@@ -72,6 +76,17 @@ pub fn encode(block: &[u8], level: i32) -> Result<Encoded<'_>, CodecError> {
     } else {
         Ok(Encoded { codec: Codec::Raw, bytes: block.into() })
     }
+}
+
+/// Encodes what is written once and stays, with the level that its content is worth: text and its like
+/// well, what hardly gives way quickly. Slower than `encode`; for work in the background.
+pub fn encode_by_content(block: &[u8]) -> Result<Encoded<'_>, CodecError> {
+    check_len(block.len())?;
+    let from = block.len().saturating_sub(SAMPLE_BYTES) / 2;
+    let sample = &block[from..block.len().min(from + SAMPLE_BYTES)];
+    let squeezed = zstd::bulk::compress(sample, LEVEL_QUICK)?;
+    let gives_way = squeezed.len() * 100 <= sample.len() * SOFT_PERCENT;
+    encode(block, if gives_way { LEVEL_WELL } else { LEVEL_QUICK })
 }
 
 /// Encodes against `base`, or without it where that is smaller.
@@ -157,6 +172,26 @@ mod tests {
         let mut out = vec![0; len];
         blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
         out
+    }
+
+    #[test]
+    fn content_that_gives_way_is_compressed_well_and_all_of_it_comes_back() {
+        let words =
+            ["block", "of a", "file", "that", "is", "written", "once", "and", "stays", "here"];
+        let word = |i: u32| words[(i.wrapping_mul(2_654_435_761) >> 20) as usize % words.len()];
+        let text = (0..60_000).map(word).collect::<Vec<_>>().join(" ").into_bytes();
+        let mut noise = vec![0; 300_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        for block in [&text[..], &noise[..], &b"x"[..], &[]] {
+            let well = encode_by_content(block).expect("encodes");
+            assert!(well.bytes.len() <= block.len());
+            let back = decode(well.codec, &well.bytes, block.len(), None).expect("decodes");
+            assert_eq!(back, block);
+        }
+        let well = encode_by_content(&text).expect("encodes").bytes.len();
+        let quick = encode(&text, 1).expect("encodes").bytes.len();
+        assert!(well * 10 < quick * 9, "{well} against {quick}");
+        assert_eq!(encode_by_content(&noise).expect("encodes").codec, Codec::Raw);
     }
 
     proptest! {

@@ -111,7 +111,7 @@ impl Turn {
 /// A job under way.
 enum Work {
     Prune(prune::Position, Pruned),
-    Collect(collect::Round),
+    Collect(Box<collect::Round>),
     Compact(Option<PackId>, Compacted),
     Cold(Option<PackId>, Moved),
 }
@@ -139,7 +139,7 @@ impl Work {
                 // On record before anything is doomed in it.
                 let number = round.position().round.to_string();
                 drive.store.write(move |sql| server::set_note(sql, ROUND_NOTE, &number)).await?;
-                Self::Collect(round)
+                Self::Collect(Box::new(round))
             }
         })
     }

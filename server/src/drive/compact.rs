@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use drivefs_core::codec;
 use drivefs_core::id::PackId;
 use drivefs_core::id::UserId;
 use drivefs_core::limits::PACK_BLOCKS_MAX;
@@ -124,7 +125,16 @@ impl Drive {
                 let mut builder = PackBuilder::new(&head, key, capacity, count);
                 let mut from = Vec::with_capacity(count);
                 for (pack, held, block) in blocks() {
-                    builder.push(held.at.hash, block.codec, held.at.block_len, &block.encoded);
+                    // What is still here after a while is worth some more time.
+                    match codec::encode_by_content(&block.plain) {
+                        Ok(well) if well.bytes.len() < block.encoded.len() => {
+                            builder.push(held.at.hash, well.codec, held.at.block_len, &well.bytes);
+                        }
+                        _ => {
+                            let (hash, len) = (held.at.hash, held.at.block_len);
+                            builder.push(hash, block.codec, len, &block.encoded);
+                        }
+                    }
                     from.push(pack);
                 }
                 let (bytes, locations) = builder.finish();
