@@ -274,13 +274,16 @@ impl Tree {
         local: &Node,
         remote: &Node,
     ) -> Result<(), TreeError> {
+        // What is ahead of it here is not what the server has.
+        let before = c.base_node(&remote.id)?;
         c.delete_node(remote.nid)?;
         c.move_children(remote.nid, local.nid)?;
         c.rename_base_parent(&local.id, &remote.id)?;
         c.delete_base_node(&local.id)?;
         let united = Node { id: remote.id, version: remote.version, ..local.clone() };
         c.update_node(&united)?;
-        c.put_base_node(&BaseNode {
+        let known = before.filter(|base| base.agreed.is_some());
+        c.put_base_node(&known.unwrap_or_else(|| BaseNode {
             id: remote.id,
             ns: remote.ns,
             agreed: Some((remote.attrs, remote.xattrs.clone())),
@@ -290,7 +293,7 @@ impl Tree {
             since: self.journal.tick(),
             at: now(),
             error: None,
-        })?;
+        }))?;
         self.settle_node(c, &remote.id)
     }
 }

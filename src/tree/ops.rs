@@ -450,14 +450,14 @@ impl Tree {
 }
 
 /// A node as the server has it; none where it does not know it.
-fn as_agreed(node: &Node, base: BaseNode) -> Option<Node> {
+pub(super) fn as_agreed(node: &Node, base: BaseNode) -> Option<Node> {
     let (attrs, xattrs) = base.agreed?;
     let BaseNode { content, version, .. } = base;
     Some(Node { attrs, xattrs, content, version, ..node.clone() })
 }
 
 /// A node whose layers go: what lies below shows.
-fn without_layers(node: &Node) -> Result<Node, TreeError> {
+pub(super) fn without_layers(node: &Node) -> Result<Node, TreeError> {
     let size = match &node.content {
         Some(bytes) => Root::decode(bytes).map_err(SpoolError::from)?.size(),
         None if node.kind == NodeKind::File => 0,

@@ -65,15 +65,17 @@ impl Tree {
                 }
             }
             for op in rest {
-                // Deleted here meanwhile: that says all that is still to be said about it.
-                if c.node_by_id(&op.change.node())?.is_some_and(|n| n.links == 0) {
-                    c.delete_base_node(&op.change.node())?;
-                }
+                self.take_while_gone(c, &op.change)?;
                 self.settle_node(c, &op.change.node())?;
                 self.drop_if_done(c, &op.change.node())?;
-                if let Change::Move { replace: Some(other), to, .. } = &op.change {
-                    self.drop_if_done(c, other)?;
-                    self.keep_homeless(c, ns, other, to, &mut applied)?;
+                let lost_name = match &op.change {
+                    Change::Unlink { node, place, .. } => Some((node, place)),
+                    Change::Move { replace: Some(other), to, .. } => Some((other, to)),
+                    _ => None,
+                };
+                if let Some((node, place)) = lost_name {
+                    self.drop_if_done(c, node)?;
+                    self.keep_homeless(c, ns, node, place, &mut applied)?;
                 }
             }
             Ok::<_, TreeError>(applied)
@@ -81,8 +83,8 @@ impl Tree {
         self.after_apply(&mut applied)
     }
 
-    /// A file with two names lost one there and the other one here, to what is at `place` now: the
-    /// server has it no more. What was written to it meanwhile is kept beside.
+    /// A file with two names lost one there and the one at `place` here: the server has it no more. What
+    /// was written to it meanwhile is kept there, or beside what is there now.
     fn keep_homeless(
         &self,
         c: &Conn<'_>,
@@ -92,11 +94,12 @@ impl Tree {
         applied: &mut Applied,
     ) -> Result<(), TreeError> {
         let Some(node) = c.node_by_id(id)?.filter(|n| n.links == 0) else { return Ok(()) };
-        if !c.is_taken(node.nid)?
-            || !c.base_places(id)?.is_empty()
-            || !self.has_changes(c, &node)?
-        {
+        if !c.is_taken(node.nid)? || !c.base_places(id)?.is_empty() {
             return Ok(());
+        }
+        if !self.has_changes(c, &node)? {
+            c.delete_base_node(id)?;
+            return self.drop_if_done(c, id);
         }
         self.name_again(c, ns, &node, (Some(place), 0), applied)
     }
