@@ -5,6 +5,7 @@ pub mod changes;
 pub mod commit;
 pub mod download;
 pub mod events;
+pub mod files;
 pub mod gone;
 pub mod history;
 pub mod login;

@@ -18,6 +18,7 @@ pub mod ops;
 pub mod server;
 pub mod tokens;
 pub mod trash;
+pub mod uploads;
 pub mod value;
 pub mod versions;
 
