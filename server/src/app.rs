@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::drive::seal::Seal;
 use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Store;
@@ -137,14 +138,17 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let keys = KeyRing::load(&config.data, known.is_none())?;
     let fingerprint = keys.fingerprint();
     let quota = config.default_quota_bytes;
-    let (noted, server_id) = store
+    let secret = uuid::Uuid::from_bytes(host::random()).simple().to_string()
+        + &uuid::Uuid::from_bytes(host::random()).simple().to_string();
+    let (noted, server_id, secret) = store
         .write(move |sql| {
             let noted = server::note_once(sql, KEY_NOTE, &fingerprint)?;
             let fresh = uuid::Uuid::from_bytes(host::random()).simple().to_string();
             if let Some(quota) = quota {
                 server::set_note(sql, QUOTA_NOTE, &quota.to_string())?;
             }
-            Ok::<_, DbError>((noted, server::note_once(sql, "server_id", &fresh)?))
+            let server_id = server::note_once(sql, "server_id", &fresh)?;
+            Ok::<_, DbError>((noted, server_id, server::note_once(sql, SEAL_NOTE, &secret)?))
         })
         .await?;
     if noted != keys.fingerprint() {
@@ -170,11 +174,13 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),
         work: Work::default(),
+        seal: Seal::from_secret(&secret),
     })
 }
 
 const KEY_NOTE: &str = "master_key_fingerprint";
 const QUOTA_NOTE: &str = "default_quota_bytes";
+const SEAL_NOTE: &str = "seal_secret";
 
 /// Quota of an account that is added without one (bytes).
 pub async fn default_quota_bytes(store: &Store, config: &Config) -> anyhow::Result<u64> {

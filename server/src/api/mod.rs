@@ -4,6 +4,7 @@
 
 mod auth;
 mod error;
+mod files;
 mod gate;
 mod health;
 mod inside;
@@ -91,6 +92,12 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     }
     if !roles.is_empty() {
         routes = routes.route_layer(from_fn(gate::wire_version));
+    }
+    // Clients of the file API know no version of the sync protocol.
+    let known = from_fn_with_state(shared.clone(), gate::known_file_asker);
+    routes = routes.merge(files::routes(roles).route_layer(known));
+    if roles.contains(&Role::Notify) {
+        routes = routes.merge(files::longpolls());
     }
     routes
         .route("/healthz", get(health::healthz))

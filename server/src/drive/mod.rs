@@ -10,6 +10,7 @@ pub mod gone;
 pub mod history;
 pub mod login;
 pub mod mounts;
+pub mod seal;
 pub mod trash;
 pub mod upload;
 pub mod users;
@@ -59,6 +60,7 @@ pub struct Drive {
     pub epoch: Epoch,
     pub limiter: Arc<Limiter>,
     pub work: Work,
+    pub seal: seal::Seal,
 }
 
 impl Drive {

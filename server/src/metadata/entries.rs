@@ -68,6 +68,35 @@ pub fn place(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Option<
     .transpose()
 }
 
+/// All places of a node.
+pub fn places(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Vec<Place>, DbError> {
+    sql.query(
+        "SELECT parent, name FROM dirent WHERE ns = ?1 AND child = ?2 ORDER BY parent, name",
+        params![ns, node],
+    )?
+    .iter()
+    .map(|r| {
+        let name = Name::new(r.get::<Vec<u8>>(1)?).map_err(|_| DbError::Decode("name"))?;
+        Ok(Place { parent: r.get(0)?, name })
+    })
+    .collect()
+}
+
+/// True when a directory has an entry that has not changed since a seq.
+pub fn has_older(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    parent: NodeId,
+    seq: Seq,
+) -> Result<bool, DbError> {
+    let row = sql.query_one(
+        "SELECT 1 FROM dirent WHERE ns = ?1 AND parent = ?2 AND child IS NOT NULL
+         AND changed_seq <= ?3 LIMIT 1",
+        params![ns, parent, seq],
+    )?;
+    Ok(row.is_some())
+}
+
 pub fn is_empty(sql: &mut dyn Sql, ns: NamespaceId, parent: NodeId) -> Result<bool, DbError> {
     let row = sql.query_one(
         "SELECT 1 FROM dirent WHERE ns = ?1 AND parent = ?2 AND child IS NOT NULL LIMIT 1",

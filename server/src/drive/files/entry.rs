@@ -10,11 +10,13 @@ use drivefs_core::wire::Role;
 
 use super::FilesError;
 use super::path::FilePath;
+use super::path::Target;
 use super::stamp::Rev;
 use super::walk;
 use super::walk::Folder;
 use super::walk::Spot;
 use crate::auth::Asker;
+use crate::drive::Drive;
 use crate::drive::DriveError;
 use crate::drive::member_of;
 use crate::metadata::Sql;
@@ -118,11 +120,36 @@ pub fn of_row(
 pub fn find(
     sql: &mut dyn Sql,
     asker: &Asker,
-    target: &super::path::Target,
+    target: &Target,
 ) -> Result<Entry, FilesError> {
     let spot = walk::found(sql, asker, target)?;
     if !is_shown(spot.kind) {
         return Err(FilesError::NotFound);
     }
     of_spot(sql, asker, &spot)
+}
+
+impl Drive {
+    /// What is at a path, or with `deleted` was there last.
+    pub async fn item_at(
+        &self,
+        asker: &Asker,
+        target: Target,
+        deleted: bool,
+    ) -> Result<Item, FilesError> {
+        if matches!(&target, Target::Path(path) if path.is_root()) {
+            return Err(FilesError::BadRequest("path: the root folder has no metadata".into()));
+        }
+        let asker = asker.clone();
+        self.store
+            .read(move |sql| match find(sql, &asker, &target) {
+                Ok(entry) => Ok(Item::Live(Box::new(entry))),
+                Err(FilesError::NotFound) if deleted => {
+                    let rev = super::revisions::file_of(sql, &asker, &target)?;
+                    Ok(Item::Deleted(super::read::of_rev(sql, &asker, rev)?.path))
+                }
+                Err(e) => Err(e),
+            })
+            .await
+    }
 }

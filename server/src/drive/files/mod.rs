@@ -7,6 +7,7 @@ pub mod aim;
 pub mod read;
 pub mod revisions;
 pub mod session;
+pub mod since;
 pub mod change;
 pub mod entry;
 pub mod error;
@@ -16,7 +17,9 @@ pub mod stamp;
 pub mod walk;
 
 mod complete;
+mod cursor;
 mod hash;
+mod list;
 mod plain;
 mod subtree;
 

@@ -60,10 +60,6 @@ impl Gathered {
         &self.0[from..to]
     }
 
-    pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
-    }
-
     /// Takes off the blocks whose ends are certain; at the end of the file, all. What is left is
     /// shorter than the longest block.
     pub fn cut(&mut self, is_end: bool) -> Vec<PlainBlock> {

@@ -46,6 +46,8 @@ use crate::metadata::uploads::Upload;
 
 /// How often a commit is decided anew because the tree has moved on.
 const TRIES_MAX: usize = 8;
+/// Bytes of a body that are read although nobody wants them.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A file that was put.
 #[derive(Debug, Clone)]
@@ -72,8 +74,11 @@ impl Drive {
         body: ByteStream,
         checked: Checked,
     ) -> Result<Put, FilesError> {
-        self.check_aim(asker, &aim, len).await?;
         let mut body = Body::new(body, checked);
+        if let Err(e) = self.check_aim(asker, &aim, len).await {
+            body.drain().await;
+            return Err(e);
+        }
         let mut gathered = Gathered::default();
         let mut entries = Vec::new();
         let (mut total, mut is_end) = (0u64, false);
@@ -310,6 +315,17 @@ impl Body {
                     hash.update(&bytes);
                 }
                 Ok(Some(bytes))
+            }
+        }
+    }
+
+    /// Reads on for a while, so that a client that sends all before it listens hears why not.
+    pub async fn drain(&mut self) {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Ok(Some(bytes)) = self.next().await {
+            left = left.saturating_sub(bytes.len());
+            if left == 0 {
+                return;
             }
         }
     }

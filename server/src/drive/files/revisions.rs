@@ -114,7 +114,7 @@ impl Drive {
 }
 
 /// The file at a path; where nothing is, the one that was deleted there last.
-fn file_of(sql: &mut dyn Sql, asker: &Asker, target: &Target) -> Result<Rev, FilesError> {
+pub fn file_of(sql: &mut dyn Sql, asker: &Asker, target: &Target) -> Result<Rev, FilesError> {
     if let Target::Rev(rev) = target {
         return Ok(*rev);
     }

@@ -123,21 +123,21 @@ impl Drive {
         // In a task of its own: what has arrived is kept, also when the connection dies.
         let (drive, who) = (self.clone(), asker.clone());
         let task = tokio::spawn(async move {
-            let mut row = drive.upload_row(who.user, id).await?;
-            if is_loose(&row) {
-                return Err(FilesError::NoUpload);
-            }
-            if let Some(total) = span.total {
-                check_total(&row, total)?;
-                drive.check_size(total)?;
-            }
+            let mut body = Body::new(body, Checked::default());
+            let mut row = match drive.open_part(&who, id, span).await {
+                Ok(row) => row,
+                Err(e) => {
+                    body.drain().await;
+                    return Err(e);
+                }
+            };
             if row.state != State::Pending || span.at > row.received {
+                body.drain().await;
                 return drive.status_of(&who, row).await;
             }
             row.size = row.size.or(span.total);
             let before = row.clone();
-            let taken = drive.take(row, span, body, Checked::default(), Last::ByLength).await;
-            match taken {
+            match drive.take(row, span, body, Last::ByLength).await {
                 Ok(row) => drive.status_of(&who, row).await,
                 // Somebody else has added to it in the meantime.
                 Err(FilesError::Offset(_)) => {
@@ -148,6 +148,23 @@ impl Drive {
             }
         });
         task.await.map_err(|e| DriveError::Internal(e.to_string()))?
+    }
+
+    async fn open_part(
+        &self,
+        asker: &Asker,
+        id: UploadId,
+        span: Span,
+    ) -> Result<Upload, FilesError> {
+        let row = self.upload_row(asker.user, id).await?;
+        if is_loose(&row) {
+            return Err(FilesError::NoUpload);
+        }
+        if let Some(total) = span.total {
+            check_total(&row, total)?;
+            self.check_size(total)?;
+        }
+        Ok(row)
     }
 
     /// Adds to an upload without a place, from exactly where it ends.
@@ -178,7 +195,10 @@ impl Drive {
         if row.state == State::Uploaded {
             return self.put_again(&row);
         }
-        self.check_aim(asker, &aim, Some(row.received)).await?;
+        if let Err(e) = self.check_aim(asker, &aim, Some(row.received)).await {
+            Body::new(body, checked).drain().await;
+            return Err(e);
+        }
         let row = match row.state {
             State::Pending => self.append(asker, id, at, Last::Ends, body, checked).await?,
             _ => row,
@@ -198,18 +218,16 @@ impl Drive {
     ) -> Result<Upload, FilesError> {
         let (drive, user) = (self.clone(), asker.user);
         let task = tokio::spawn(async move {
-            let row = drive.upload_row(user, id).await?;
-            if !is_loose(&row) {
-                return Err(FilesError::NoUpload);
-            }
-            if at != row.received {
-                return Err(FilesError::Offset(row.received));
-            }
-            if row.closed && !matches!(last, Last::Ends) {
-                return Err(FilesError::Closed);
-            }
+            let mut body = Body::new(body, checked);
+            let row = match drive.open_append(user, id, at, last).await {
+                Ok(row) => row,
+                Err(e) => {
+                    body.drain().await;
+                    return Err(e);
+                }
+            };
             let span = Span { at, end: None, total: None };
-            match drive.take(row, span, body, checked, last).await {
+            match drive.take(row, span, body, last).await {
                 Err(FilesError::Offset(_)) => {
                     Err(FilesError::Offset(drive.upload_row(user, id).await?.received))
                 }
@@ -224,18 +242,36 @@ impl Drive {
         task.await.map_err(|e| DriveError::Internal(e.to_string()))?
     }
 
+    async fn open_append(
+        &self,
+        user: UserId,
+        id: UploadId,
+        at: u64,
+        last: Last,
+    ) -> Result<Upload, FilesError> {
+        let row = self.upload_row(user, id).await?;
+        if !is_loose(&row) {
+            return Err(FilesError::NoUpload);
+        }
+        if at != row.received {
+            return Err(FilesError::Offset(row.received));
+        }
+        if row.state != State::Pending || (row.closed && !matches!(last, Last::Ends)) {
+            return Err(FilesError::Closed);
+        }
+        Ok(row)
+    }
+
     /// Reads a body into an upload, and keeps of it what can be kept.
     async fn take(
         &self,
         row: Upload,
         span: Span,
-        body: ByteStream,
-        checked: Checked,
+        mut body: Body,
         last: Last,
     ) -> Result<Upload, FilesError> {
         let mut gathered = self.tail_of(&row).await?;
         let mut row = row;
-        let mut body = Body::new(body, checked);
         let mut skip = row.received - span.at;
         let end = span.end.or(row.size).unwrap_or(u64::MAX);
         let broke = loop {
@@ -351,6 +387,16 @@ impl Drive {
         let row = self.store.read(move |sql| uploads::find(sql, user, id)).await?;
         let since = clock::now_secs() - UPLOAD_KEPT_SECS;
         row.filter(|row| row.touched >= since).ok_or(FilesError::NoUpload)
+    }
+
+    /// Forgets an upload that has not ended.
+    pub async fn cancel_upload(&self, asker: &Asker, id: UploadId) -> Result<(), FilesError> {
+        let row = self.upload_row(asker.user, id).await?;
+        self.store.write(move |sql| uploads::remove(sql, row.user, row.upload)).await?;
+        if let Some(ns) = row.ns {
+            self.hub.hint(ns);
+        }
+        Ok(())
     }
 
     async fn status_of(&self, asker: &Asker, row: Upload) -> Result<Status, FilesError> {
