@@ -56,12 +56,13 @@ pub async fn known_file_asker(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let style = files::style_of(request.uri().path(), request.headers());
     match asker(&shared, token_of(&request)).await {
         Ok(asker) => {
             request.extensions_mut().insert(asker);
             next.run(request).await
         }
-        Err(e) => files::unauthorized(e),
+        Err(e) => files::unauthorized(style, e),
     }
 }
 

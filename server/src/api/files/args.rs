@@ -30,9 +30,13 @@ impl FromRequestParts<crate::api::Shared> for Style {
         parts: &mut Parts,
         _: &crate::api::Shared,
     ) -> Result<Self, Self::Rejection> {
-        let is_theirs = parts.uri.path().starts_with("/2/") || parts.headers.contains_key(ARG_HEADER);
-        Ok(if is_theirs { Self::Dropbox } else { Self::Own })
+        Ok(style_of(parts.uri.path(), &parts.headers))
     }
+}
+
+pub fn style_of(path: &str, headers: &HeaderMap) -> Style {
+    let is_theirs = path.starts_with("/2/") || headers.contains_key(ARG_HEADER);
+    if is_theirs { Style::Dropbox } else { Style::Own }
 }
 
 /// The argument in the header, if there is one.

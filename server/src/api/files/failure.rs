@@ -1,7 +1,5 @@
 //! Errors of the file API on their way out: unions of tags with 409 as the Dropbox API v2 has them,
 //! or our own shape with the code that fits.
-//!
-//! A union carries our fields as well: clients of that API pass over what they do not know.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -74,17 +72,18 @@ impl IntoResponse for Failure {
         let error = own(self.error);
         let Some(tags) = union else { return error.into_response() };
         let summary = format!("{}/", tags.names.join("/"));
-        let mut body = tags.body();
-        if let Some(fields) = body.as_object_mut() {
-            fields.insert("code".into(), json!(error.code));
-            fields.insert("message".into(), json!(error.message));
-            if let Some(hint) = error.hint {
-                fields.insert("hint".into(), json!(hint));
-            }
-        }
-        let body = json!({ "error_summary": summary, "error": body });
-        (StatusCode::CONFLICT, Json(body)).into_response()
+        (StatusCode::CONFLICT, Json(told(&summary, tags.body(), &error))).into_response()
     }
+}
+
+/// A refusal in the manner of that API; its clients take no unknown fields inside a union.
+fn told(summary: &str, union: Value, error: &ApiError) -> Value {
+    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let text = format!("{}{hint}", error.message);
+    json!({
+        "error_summary": summary, "error": union,
+        "user_message": { "locale": "en", "text": text },
+    })
 }
 
 /// The error in our own shape.
@@ -226,16 +225,13 @@ fn session(error: &FilesError) -> Option<Tags> {
     })
 }
 
-/// A token that is missing or opens nothing, in a shape that both kinds of clients read.
-pub fn unauthorized(error: ApiError) -> Response {
-    if error.code != ErrorCode::Unauthorized {
+/// A token that is missing or opens nothing.
+pub fn unauthorized(style: Style, error: ApiError) -> Response {
+    if error.code != ErrorCode::Unauthorized || style == Style::Own {
         return error.into_response();
     }
     let tag = "invalid_access_token";
-    let body = json!({
-        "error_summary": format!("{tag}/"),
-        "error": { ".tag": tag, "code": error.code, "message": error.message, "hint": error.hint },
-    });
+    let body = told(&format!("{tag}/"), json!({ ".tag": tag }), &error);
     (StatusCode::UNAUTHORIZED, Json(body)).into_response()
 }
 
