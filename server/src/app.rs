@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::drive::files::Turns;
 use crate::drive::seal::Seal;
 use crate::host;
 use crate::metadata::DbError;
@@ -175,6 +176,7 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         limiter: Arc::new(Limiter::default()),
         work: Work::default(),
         seal: Seal::from_secret(&secret),
+        turns: Turns::default(),
     })
 }
 

@@ -75,11 +75,13 @@ token_of() {
 
 # python: one with the packages named, in a folder that is kept between runs.
 python_with() {
-    local venv=${XDG_CACHE_HOME:-$HOME/.cache}/drivefs-tests/api-venv
-    if ! "$venv/bin/pip" show -qq "$@" 2>/dev/null; then
-        mkdir -p "$(dirname "$venv")"
-        python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check "$@" >&2 ||
-            fail "cannot install $*"
-    fi
+    local package venv=${XDG_CACHE_HOME:-$HOME/.cache}/drivefs-tests/api-venv
+    mkdir -p "$(dirname "$venv")"
+    [ -x "$venv/bin/pip" ] || python3 -m venv "$venv" || fail "no place for Python packages"
+    for package in "$@"; do
+        "$venv/bin/pip" show -qq "$package" 2>/dev/null ||
+            "$venv/bin/pip" install -q --disable-pip-version-check "$package" >&2 ||
+            fail "cannot install $package"
+    done
     echo "$venv/bin/python"
 }

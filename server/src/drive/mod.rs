@@ -61,6 +61,8 @@ pub struct Drive {
     pub limiter: Arc<Limiter>,
     pub work: Work,
     pub seal: seal::Seal,
+    /// Who adds to which upload.
+    pub turns: files::Turns,
 }
 
 impl Drive {

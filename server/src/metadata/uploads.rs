@@ -154,11 +154,7 @@ pub fn insert(sql: &mut dyn Sql, u: &Upload) -> Result<(), DbError> {
     Ok(())
 }
 
-pub fn find(
-    sql: &mut dyn Sql,
-    user: UserId,
-    upload: UploadId,
-) -> Result<Option<Upload>, DbError> {
+pub fn find(sql: &mut dyn Sql, user: UserId, upload: UploadId) -> Result<Option<Upload>, DbError> {
     let statement = format!("SELECT {COLUMNS} FROM upload WHERE user = ?1 AND upload = ?2");
     sql.query_one(&statement, params![user, upload])?.as_ref().map(upload_of).transpose()
 }

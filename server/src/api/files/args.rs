@@ -176,7 +176,8 @@ pub struct CommitArg {
 impl CommitArg {
     /// `default`: what may be replaced where the caller does not say.
     pub fn aim(&self, default: Mode) -> Result<Aim, FilesError> {
-        let wrong = |what: &str| FilesError::BadRequest(format!("{what}: not a value that there is"));
+        let wrong =
+            |what: &str| FilesError::BadRequest(format!("{what}: not a value that there is"));
         let mode = match (&self.mode, self.base_version) {
             (_, Some(base)) => Mode::Base(base),
             (None, None) => default,

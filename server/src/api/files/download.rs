@@ -58,7 +58,7 @@ async fn arg_of(request: Request, shared: &Shared) -> Result<DownloadArg, ApiErr
         return Ok(arg);
     }
     if request.method() != Method::POST {
-        return Err(ApiError::new(ErrorCode::BadRequest, "say which file: ?path=/...")) ;
+        return Err(ApiError::new(ErrorCode::BadRequest, "say which file: ?path=/..."));
     }
     use axum::extract::FromRequest;
     let Body(arg) = Body::<DownloadArg>::from_request(request, shared).await?;
@@ -131,9 +131,9 @@ fn heads_of(shape: &FileMetadata, tag: &str) -> HeaderMap {
 /// True when the client has this version.
 fn is_matched(asked: &HeaderMap, tag: &str) -> bool {
     let tags = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
-    tags.flat_map(|v| v.split(',')).map(str::trim).any(|one| {
-        one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag
-    })
+    tags.flat_map(|v| v.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
 fn out_of_range(mut heads: HeaderMap, len: u64) -> Response {

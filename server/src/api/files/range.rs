@@ -76,7 +76,8 @@ pub fn wanted(text: &str, len: u64) -> Wanted {
 
 /// Digits alone, and not too many of them.
 fn number(text: &str) -> Option<u64> {
-    let is_number = !text.is_empty() && text.len() <= 19 && text.bytes().all(|b| b.is_ascii_digit());
+    let is_number =
+        !text.is_empty() && text.len() <= 19 && text.bytes().all(|b| b.is_ascii_digit());
     if is_number { text.parse().ok() } else { None }
 }
 
@@ -126,7 +127,16 @@ mod tests {
         let state = |total| Some(ContentRange { bytes: None, total });
         assert_eq!(content_range("bytes */100"), state(Some(100)));
         assert_eq!(content_range("bytes */*"), state(None));
-        for wrong in ["", "bytes", "bytes 1-2", "bytes 2-1/5", "bytes 0-5/5", "items 0-1/2", "bytes -5/9", "bytes 0-+1/9"] {
+        for wrong in [
+            "",
+            "bytes",
+            "bytes 1-2",
+            "bytes 2-1/5",
+            "bytes 0-5/5",
+            "items 0-1/2",
+            "bytes -5/9",
+            "bytes 0-+1/9",
+        ] {
             assert_eq!(content_range(wrong), None, "{wrong:?}");
         }
     }

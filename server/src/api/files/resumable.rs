@@ -1,6 +1,6 @@
 //! Resumable uploads: a session is begun, parts are put to its address, its state can be asked.
 //!
-//! 308 means "go on behind this byte", 200 or 201 that the file is there, 404 and 410 that there is
+//! 308 means "go on behind this byte", 200 that the file is there, 404 and 410 that there is
 //! no such session (any more).
 
 use axum::Extension;
@@ -62,11 +62,7 @@ fn shown(error: FilesError) -> Response {
     fails::<FilesError>(Style::Own, Slot::Upload)(error).into_response()
 }
 
-pub async fn begin(
-    shared: &Shared,
-    asker: &Asker,
-    request: Request,
-) -> Result<Response, Response> {
+pub async fn begin(shared: &Shared, asker: &Asker, request: Request) -> Result<Response, Response> {
     let headers = request.headers().clone();
     let authority = request.uri().authority().map(|a| a.as_str().to_owned());
     let Body(arg) = Body::<BeginArg>::from_request(request, shared)
@@ -76,8 +72,7 @@ pub async fn begin(
     let id = shared.drive.begin_upload(asker, aim, arg.size).await.map_err(shown)?;
     let upload_id = id.0.simple().to_string();
     let location = location(&headers, authority.as_deref(), &upload_id);
-    let mut response =
-        Json(BeginResult { upload_id, location: location.clone() }).into_response();
+    let mut response = Json(BeginResult { upload_id, location: location.clone() }).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -115,9 +110,7 @@ pub async fn part(
     };
     let drive = &shared.drive;
     let status = match range {
-        Some(ContentRange { bytes: None, total }) => {
-            drive.upload_state(&asker, id, total).await
-        }
+        Some(ContentRange { bytes: None, total }) => drive.upload_state(&asker, id, total).await,
         Some(ContentRange { bytes: Some((first, last)), total }) => {
             let end = last + 1;
             let is_aligned = |bytes: u64| bytes.is_multiple_of(UPLOAD_UNIT_BYTES);
@@ -163,10 +156,8 @@ fn answer(status: Status) -> Response {
             }
             response
         }
-        Status::Uploaded(put) => {
-            let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
-            (status, Json(shapes::file(&put.entry))).into_response()
-        }
+        // Not 201: clients in use take 200 alone for the end.
+        Status::Uploaded(put) => Json(shapes::file(&put.entry)).into_response(),
     }
 }
 
@@ -175,6 +166,5 @@ pub fn upload_id(text: &str) -> Result<UploadId, FilesError> {
 }
 
 fn bad_range(why: &str) -> Response {
-    ApiError::new(ErrorCode::BadRequest, format!("the header Content-Range: {why}"))
-        .into_response()
+    ApiError::new(ErrorCode::BadRequest, format!("the header Content-Range: {why}")).into_response()
 }

@@ -151,9 +151,10 @@ pub fn file(entry: &Entry) -> FileMetadata {
         size: entry.size,
         path_lower: path.clone(),
         path_display: path,
-        symlink_info: row.target.as_ref().map(|target| SymlinkInfo {
-            target: String::from_utf8_lossy(&target.0).into_owned(),
-        }),
+        symlink_info: row
+            .target
+            .as_ref()
+            .map(|target| SymlinkInfo { target: String::from_utf8_lossy(&target.0).into_owned() }),
         sharing_info: entry.shared_in.map(|ns| SharingInfo {
             read_only: entry.read_only,
             parent_shared_folder_id: Some(ns.0.to_string()),

@@ -55,8 +55,8 @@ pub async fn upload(
     request: Request,
 ) -> Result<Response, Response> {
     let query = Query::<UploadQuery>::try_from_uri(request.uri());
-    let Query(query) = query
-        .map_err(|e| ApiError::new(ErrorCode::BadRequest, e.body_text()).into_response())?;
+    let Query(query) =
+        query.map_err(|e| ApiError::new(ErrorCode::BadRequest, e.body_text()).into_response())?;
     match query.upload_type.as_deref() {
         Some("resumable") => resumable::begin(&shared, &asker, request).await,
         Some("media") => media(&shared, &asker, style, &query, request).await,

@@ -163,11 +163,7 @@ pub fn aimed_at(sql: &mut dyn Sql, asker: &Asker, aim: &Aim) -> Result<Aimed, Fi
 }
 
 /// Where something new can be put.
-pub fn place_for(
-    sql: &mut dyn Sql,
-    asker: &Asker,
-    target: &Target,
-) -> Result<Aimed, FilesError> {
+pub fn place_for(sql: &mut dyn Sql, asker: &Asker, target: &Target) -> Result<Aimed, FilesError> {
     let (path, above) = match target {
         Target::Path(path) => (path.clone(), None),
         Target::Within(ns, path) => (path.clone(), Some(*ns)),
@@ -186,8 +182,7 @@ pub fn place_for(
         FilesError::NotFolder => taken_error(Taken::FileAncestor, &walk.spot.path),
         other => other,
     })?;
-    let there =
-        if walk.rest.is_empty() { walk::child(sql, &folder, name)? } else { None };
+    let there = if walk.rest.is_empty() { walk::child(sql, &folder, name)? } else { None };
     if !folder.is_writable() {
         return Err(FilesError::NoWrite);
     }

@@ -87,7 +87,8 @@ impl Drive {
             shared_in: put.entry.shared_in,
             is_new: put.is_new,
         };
-        let text = serde_json::to_string(&outcome).map_err(|e| DriveError::Internal(e.to_string()))?;
+        let text =
+            serde_json::to_string(&outcome).map_err(|e| DriveError::Internal(e.to_string()))?;
         let ns = put.entry.ns;
         self.store
             .write(move |sql| {
@@ -147,10 +148,7 @@ impl Drive {
     }
 
     /// The bytes behind the last cut of an upload.
-    pub(super) async fn tail_of(
-        &self,
-        row: &Upload,
-    ) -> Result<super::plain::Gathered, FilesError> {
+    pub(super) async fn tail_of(&self, row: &Upload) -> Result<super::plain::Gathered, FilesError> {
         let (user, upload) = (row.user, row.upload);
         let (parts, held) = self
             .store

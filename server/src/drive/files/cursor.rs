@@ -67,11 +67,7 @@ impl Cursor {
     }
 
     pub fn wanted(&self) -> Wanted {
-        Wanted {
-            recursive: self.recursive,
-            deleted: self.deleted,
-            limit: self.limit as usize,
-        }
+        Wanted { recursive: self.recursive, deleted: self.deleted, limit: self.limit as usize }
     }
 }
 

@@ -117,11 +117,7 @@ pub fn of_row(
 }
 
 /// What is at a target.
-pub fn find(
-    sql: &mut dyn Sql,
-    asker: &Asker,
-    target: &Target,
-) -> Result<Entry, FilesError> {
+pub fn find(sql: &mut dyn Sql, asker: &Asker, target: &Target) -> Result<Entry, FilesError> {
     let spot = walk::found(sql, asker, target)?;
     if !is_shown(spot.kind) {
         return Err(FilesError::NotFound);

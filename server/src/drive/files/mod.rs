@@ -4,15 +4,15 @@
 //! `commit`. Knows no HTTP and no JSON shapes.
 
 pub mod aim;
-pub mod read;
-pub mod revisions;
-pub mod session;
-pub mod since;
 pub mod change;
 pub mod entry;
 pub mod error;
 pub mod path;
 pub mod put;
+pub mod read;
+pub mod revisions;
+pub mod session;
+pub mod since;
 pub mod stamp;
 pub mod walk;
 
@@ -22,8 +22,10 @@ mod hash;
 mod list;
 mod plain;
 mod subtree;
+mod turns;
 
 pub use error::FilesError;
+pub use turns::Turns;
 
 use std::io;
 use std::pin::Pin;

@@ -178,7 +178,11 @@ mod tests {
 
     #[test]
     fn ids_revs_and_namespaces_are_told_apart() {
-        let rev = Rev { ns: NamespaceId(5), node: drivefs_core::id::NodeId::from_parts(1, [2; 10]), version: 9 };
+        let rev = Rev {
+            ns: NamespaceId(5),
+            node: drivefs_core::id::NodeId::from_parts(1, [2; 10]),
+            version: 9,
+        };
         assert_eq!(Target::parse(&format!("rev:{rev}")), Ok(Target::Rev(rev)));
         let id = Rev { version: 0, ..rev };
         assert_eq!(Target::parse(&id.id()), Ok(Target::Rev(id)));

@@ -185,8 +185,8 @@ fn seal(
     let capacity = fresh.iter().map(|b| b.bytes.len()).sum();
     let mut open = OpenPack::new(owner, keys, capacity, fresh.len());
     for block in fresh {
-        let encoded = codec::encode(&block.bytes, LEVEL)
-            .map_err(|e| DriveError::Internal(e.to_string()))?;
+        let encoded =
+            codec::encode(&block.bytes, LEVEL).map_err(|e| DriveError::Internal(e.to_string()))?;
         open.builder.push(block.entry.hash, encoded.codec, block.entry.len, &encoded.bytes);
     }
     Ok(Some(open.finish()))

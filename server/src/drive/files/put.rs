@@ -160,10 +160,7 @@ impl Drive {
         let mut noted = noted.cloned();
         for _ in 0..TRIES_MAX {
             let (who, wanted, made) = (asker.clone(), aim.clone(), content.clone());
-            let plan = self
-                .store
-                .read(move |sql| aim::plan(sql, &who, &wanted, &made))
-                .await?;
+            let plan = self.store.read(move |sql| aim::plan(sql, &who, &wanted, &made)).await?;
             let (folder, owner, ops, node, is_new) = match plan {
                 Plan::Same(spot) => {
                     let who = asker.clone();

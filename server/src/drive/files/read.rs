@@ -66,7 +66,8 @@ impl Drive {
         file: &Readable,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static, FilesError> {
-        let mut rest = Rest { owner: file.owner, wanted: range, at: 0, parts: parts_of(&file.root) };
+        let mut rest =
+            Rest { owner: file.owner, wanted: range, at: 0, parts: parts_of(&file.root) };
         let first = self.next_portion(&mut rest).await?;
         let (sender, receiver) = mpsc::channel(PORTIONS_AHEAD);
         let drive = self.clone();
@@ -227,8 +228,8 @@ fn find(
     }
     entry.row.content = None;
     entry.size = size;
-    let root = Root::decode(&content)
-        .map_err(|e| DriveError::Internal(format!("stored root: {e}")))?;
+    let root =
+        Root::decode(&content).map_err(|e| DriveError::Internal(format!("stored root: {e}")))?;
     let owner = member_of(sql, entry.ns, asker.user)?.namespace.owner;
     Ok(Readable { entry, owner, root })
 }

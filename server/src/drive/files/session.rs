@@ -4,6 +4,8 @@
 //! behind the last cut are blocks of the account, and a row tells how far it is. So any server can
 //! take it over. Each step is one transaction on the condition that nobody else was there first.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use drivefs_core::id::UserId;
 use drivefs_core::limits::UPLOAD_KEPT_SECS;
@@ -21,6 +23,7 @@ use super::plain::PlainBlock;
 use super::put::Body;
 use super::put::Checked;
 use super::put::Put;
+use super::turns::Turn;
 use crate::auth::Asker;
 use crate::clock;
 use crate::drive::Drive;
@@ -36,6 +39,9 @@ use crate::metadata::uploads::UploadId;
 
 /// Old uploads forgotten along with a new one.
 const FORGOTTEN_AT_ONCE: u32 = 50;
+
+/// How long who asks how far an upload is waits for a request that adds to it.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How far an upload is.
 #[derive(Debug, Clone)]
@@ -99,6 +105,7 @@ impl Drive {
         id: UploadId,
         total: Option<u64>,
     ) -> Result<Status, FilesError> {
+        self.turns.quiet(id, QUIET).await;
         let row = self.upload_row(asker.user, id).await?;
         if row.state == State::Pending && total == Some(row.received) && !is_loose(&row) {
             let span = Span { at: row.received, end: total, total };
@@ -124,6 +131,7 @@ impl Drive {
         let (drive, who) = (self.clone(), asker.clone());
         let task = tokio::spawn(async move {
             let mut body = Body::new(body, Checked::default());
+            let turn = drive.turns.take(id).await;
             let mut row = match drive.open_part(&who, id, span).await {
                 Ok(row) => row,
                 Err(e) => {
@@ -137,7 +145,7 @@ impl Drive {
             }
             row.size = row.size.or(span.total);
             let before = row.clone();
-            match drive.take(row, span, body, Last::ByLength).await {
+            match drive.take(row, span, body, Last::ByLength, &turn).await {
                 Ok(row) => drive.status_of(&who, row).await,
                 // Somebody else has added to it in the meantime.
                 Err(FilesError::Offset(_)) => {
@@ -219,6 +227,7 @@ impl Drive {
         let (drive, user) = (self.clone(), asker.user);
         let task = tokio::spawn(async move {
             let mut body = Body::new(body, checked);
+            let turn = drive.turns.take(id).await;
             let row = match drive.open_append(user, id, at, last).await {
                 Ok(row) => row,
                 Err(e) => {
@@ -227,7 +236,7 @@ impl Drive {
                 }
             };
             let span = Span { at, end: None, total: None };
-            match drive.take(row, span, body, last).await {
+            match drive.take(row, span, body, last, &turn).await {
                 Err(FilesError::Offset(_)) => {
                     Err(FilesError::Offset(drive.upload_row(user, id).await?.received))
                 }
@@ -269,13 +278,21 @@ impl Drive {
         span: Span,
         mut body: Body,
         last: Last,
+        turn: &Turn,
     ) -> Result<Upload, FilesError> {
         let mut gathered = self.tail_of(&row).await?;
         let mut row = row;
         let mut skip = row.received - span.at;
         let end = span.end.or(row.size).unwrap_or(u64::MAX);
         let broke = loop {
-            let bytes = match body.next().await {
+            let next = tokio::select! {
+                biased;
+                () = turn.is_wanted() => Err(FilesError::Drive(DriveError::Conflict(
+                    "another request goes on with this upload".into(),
+                ))),
+                next = body.next() => next,
+            };
+            let bytes = match next {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break None,
                 Err(e) => break Some(e),
@@ -492,8 +509,7 @@ fn fresh_upload(asker: &Asker, aim: String) -> Upload {
 }
 
 fn insert(sql: &mut dyn Sql, fresh: &Upload) -> Result<(), FilesError> {
-    for (user, id) in
-        uploads::idle_since(sql, fresh.created - UPLOAD_KEPT_SECS, FORGOTTEN_AT_ONCE)?
+    for (user, id) in uploads::idle_since(sql, fresh.created - UPLOAD_KEPT_SECS, FORGOTTEN_AT_ONCE)?
     {
         uploads::remove(sql, user, id)?;
     }

@@ -185,8 +185,7 @@ fn tell_changes(
         if space.namespace.seq == mark.seq {
             continue;
         }
-        let wanted =
-            changes::Wanted { cursor: mark.seq, limit: cursor.limit, tombstones: true };
+        let wanted = changes::Wanted { cursor: mark.seq, limit: cursor.limit, tombstones: true };
         let page = changes::page(sql, ns, space.namespace.seq, &wanted)?;
         let epoch = epochs::at(sql, ns, page.end)?;
         let mut telling = Telling { asker, base, space, from: mark.seq, paths: HashMap::new() };
@@ -247,8 +246,7 @@ impl Telling<'_> {
                     continue;
                 }
                 if let Some(folder) = self.folder(sql, place.parent, cursor.recursive)? {
-                    let entry =
-                        entry::in_folder(sql, self.asker, &folder, &place.name, row.node)?;
+                    let entry = entry::in_folder(sql, self.asker, &folder, &place.name, row.node)?;
                     live.extend(entry);
                 }
             }
