@@ -21,15 +21,19 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api;
+use crate::api::Link;
 use crate::api::Shared;
 use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
 use crate::blocks::KeyRing;
 use crate::config::Config;
+use crate::config::ConfigError;
+use crate::config::Role;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
 use crate::drive::files::Turns;
+use crate::drive::files::complete::Completion;
 use crate::drive::seal::Seal;
 use crate::host;
 use crate::metadata::DbError;
@@ -43,6 +47,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How often held long polls look for commits of other processes.
 const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(500);
 
+/// How often stored uploads that nobody asks for are ended.
+const LEFT_UPLOADS_EVERY: Duration = Duration::from_secs(30);
+
 /// A running server.
 pub struct Server {
     addr: SocketAddr,
@@ -50,6 +57,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
     watching: JoinHandle<()>,
+    ending: Option<JoinHandle<()>>,
     _lock: File,
 }
 
@@ -66,9 +74,11 @@ impl Server {
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let ends = config.roles.contains(&Role::Api);
+        let ending = ends.then(|| tokio::spawn(end_left_uploads(drive.clone())));
         let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
         let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
-        Ok(Self { addr, drive, stop, serving, watching, _lock: lock })
+        Ok(Self { addr, drive, stop, serving, watching, ending, _lock: lock })
     }
 
     /// The address that it listens on.
@@ -94,6 +104,9 @@ impl Server {
             }
         }
         self.watching.abort();
+        if let Some(ending) = &self.ending {
+            ending.abort();
+        }
         let store = self.drive.store.clone();
         host::blocking(move || store.close()).await?;
         Ok(())
@@ -165,6 +178,15 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         Some(packs) => packs,
         None => host::blocking(move || BlockStore::open_local(&dir, min_free)).await??,
     };
+    let seal = Seal::from_secret(&secret);
+    let completion = match &config.api_url {
+        None => Completion::Here,
+        Some(url) => {
+            let link = Link::new(url, seal.clone())
+                .map_err(|e| ConfigError(format!("--api-url: {e}")))?;
+            Completion::There(Arc::new(link))
+        }
+    };
     Ok(Drive {
         store,
         blocks,
@@ -175,8 +197,9 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),
         work: Work::default(),
-        seal: Seal::from_secret(&secret),
+        seal,
         turns: Turns::default(),
+        completion,
     })
 }
 
@@ -227,6 +250,16 @@ fn lock_data(dir: &Path) -> anyhow::Result<File> {
             dir.display()
         ),
         Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Ends uploads that are stored and whose end was lost with a process.
+async fn end_left_uploads(drive: Drive) {
+    loop {
+        tokio::time::sleep(LEFT_UPLOADS_EVERY).await;
+        if let Err(error) = drive.end_left_uploads().await {
+            tracing::warn!(%error, "uploads that were left cannot be looked for");
+        }
     }
 }
 

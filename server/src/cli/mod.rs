@@ -1,6 +1,7 @@
 //! The command line: one file a command. Says what to do next when something fails.
 
 mod mount;
+mod openapi;
 mod serve;
 mod user;
 
@@ -30,6 +31,8 @@ enum Command {
     /// Make folders that several accounts share; works while the server runs
     #[command(subcommand)]
     Mount(mount::Mount),
+    /// Print the OpenAPI document of all routes
+    Openapi,
 }
 
 /// Runs a command; the error's text is for people.
@@ -38,6 +41,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(serve) => serve::run(serve),
         Command::User(user) => user::run(user),
         Command::Mount(mount) => mount::run(mount),
+        Command::Openapi => openapi::run(),
     }
 }
 

@@ -41,6 +41,8 @@ pub enum DriveError {
     Blocks(#[from] BlocksError),
     #[error(transparent)]
     Db(DbError),
+    #[error("the part of the server that ends uploads cannot be reached; the bytes are stored")]
+    Away,
     #[error("{0}")]
     Internal(String),
 }
@@ -60,7 +62,7 @@ impl DriveError {
             Self::CursorExpired => ErrorCode::CursorExpired,
             Self::CursorLost => ErrorCode::CursorLost,
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => ErrorCode::StorageFull,
-            Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
+            Self::Db(DbError::Busy | DbError::Closed) | Self::Away => ErrorCode::Unavailable,
             Self::Blocks(_) | Self::Db(_) | Self::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -79,6 +81,7 @@ impl DriveError {
                 "the server's operator has to free or add disk space; nothing was stored, try again \
                  later"
             }
+            Self::Away => "ask for the state of the upload again",
             Self::Db(DbError::Busy | DbError::Closed) => "try again",
             _ => return None,
         })

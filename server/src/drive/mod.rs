@@ -63,6 +63,7 @@ pub struct Drive {
     pub seal: seal::Seal,
     /// Who adds to which upload.
     pub turns: files::Turns,
+    pub completion: files::complete::Completion,
 }
 
 impl Drive {

@@ -274,3 +274,19 @@ pub fn idle_since(
     .map(|r| Ok((r.get(0)?, r.get(1)?)))
     .collect()
 }
+
+/// Some uploads whose bytes are all stored since before a time, and whose place is known.
+pub fn left(
+    sql: &mut dyn Sql,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<(UserId, UploadId)>, DbError> {
+    sql.query(
+        "SELECT user, upload FROM upload WHERE state = 2 AND touched < ?1 AND length(aim) > 1
+         ORDER BY touched LIMIT ?2",
+        params![before, limit],
+    )?
+    .iter()
+    .map(|r| Ok((r.get(0)?, r.get(1)?)))
+    .collect()
+}

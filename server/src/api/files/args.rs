@@ -67,14 +67,19 @@ pub fn rev(style: Style, slot: Slot, text: Option<&str>) -> Result<Option<Rev>, 
     text.map(|text| rev_of_text(text).ok_or_else(no_rev)).transpose()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct PathArg {
+    pub path: String,
+}
+
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct GetMetadataArg {
     pub path: String,
     #[serde(default)]
     pub include_deleted: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ListFolderArg {
     pub path: String,
     #[serde(default)]
@@ -85,26 +90,26 @@ pub struct ListFolderArg {
     pub limit: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct CursorArg {
     pub cursor: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct LongpollArg {
     pub cursor: String,
     #[serde(default)]
     pub timeout: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct CreateFolderArg {
     pub path: String,
     #[serde(default)]
     pub autorename: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct RelocationArg {
     pub from_path: String,
     pub to_path: String,
@@ -112,20 +117,20 @@ pub struct RelocationArg {
     pub autorename: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct DeleteArg {
     pub path: String,
     #[serde(default)]
     pub parent_rev: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct RestoreArg {
     pub path: String,
     pub rev: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ListRevisionsArg {
     pub path: String,
     #[serde(default)]
@@ -135,7 +140,7 @@ pub struct ListRevisionsArg {
 }
 
 /// Of `download`: in a JSON body, the header or the query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct DownloadArg {
     pub path: String,
     #[serde(default)]
@@ -143,7 +148,7 @@ pub struct DownloadArg {
 }
 
 /// What may stand where the file goes: `"add"`, or `{".tag": "update", "update": REV}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum WriteMode {
     Name(String),
@@ -156,7 +161,7 @@ pub enum WriteMode {
 }
 
 /// Where a file goes; with `base_version` as our own calls have it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct CommitArg {
     pub path: String,
     #[serde(default)]
@@ -203,17 +208,18 @@ impl CommitArg {
             autorename: self.autorename,
             strict: self.strict_conflict,
             modified,
+            within: None,
         })
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct SessionCursor {
     pub session_id: String,
     pub offset: u64,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 pub struct SessionStartArg {
     #[serde(default)]
     pub close: bool,
@@ -221,7 +227,7 @@ pub struct SessionStartArg {
     pub content_hash: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct SessionAppendArg {
     pub cursor: SessionCursor,
     #[serde(default)]
@@ -230,7 +236,7 @@ pub struct SessionAppendArg {
     pub content_hash: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct SessionFinishArg {
     pub cursor: SessionCursor,
     pub commit: CommitArg,

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use drivefs_core::wire::ErrorBody;
 use drivefs_core::wire::ErrorCode;
 
 use super::args;
@@ -25,6 +26,7 @@ use super::range::Wanted;
 use super::shapes;
 use super::shapes::FileMetadata;
 use crate::api::Shared;
+use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::api::json::Body;
 use crate::api::meter;
@@ -34,6 +36,26 @@ use crate::drive::files::FilesError;
 /// Header of an answer that carries the file's metadata, as in the Dropbox API.
 const RESULT_HEADER: &str = "dropbox-api-result";
 
+#[utoipa::path(
+    method(get, head, post),
+    path = "/files/download",
+    tag = "files",
+    params(
+        ("path" = Option<String>, Query, description = "Path, id or rev of the file"),
+        ("rev" = Option<String>, Query, description = "Version, if not the newest"),
+        ("Range" = Option<String>, Header, description = "bytes=A-B"),
+        ("If-None-Match" = Option<String>, Header, description = "ETag that the client has"),
+        ("Dropbox-API-Arg" = Option<String>, Header, description = "DownloadArg, as JSON"),
+    ),
+    request_body = Option<DownloadArg>,
+    responses(
+        (status = 200, description = "The bytes", content_type = "application/octet-stream"),
+        (status = 206, description = "Some of them", content_type = "application/octet-stream"),
+        (status = 304, description = "The client has them"),
+        (status = 416, description = "No bytes are in that range", body = ErrorBody),
+        Refused
+    ),
+)]
 pub async fn download(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

@@ -14,6 +14,7 @@ use super::args::DeleteArg;
 use super::args::GetMetadataArg;
 use super::args::ListFolderArg;
 use super::args::LongpollArg;
+use super::args::PathArg;
 use super::args::RelocationArg;
 use super::failure::Failure;
 use super::failure::Slot;
@@ -23,10 +24,12 @@ use super::shapes;
 use super::shapes::CursorResult;
 use super::shapes::FolderMetadata;
 use super::shapes::ListFolderResult;
+use super::shapes::ListUploadsResult;
 use super::shapes::LongpollResult;
 use super::shapes::Metadata;
 use super::shapes::MetadataResult;
 use crate::api::Shared;
+use crate::api::openapi::Refused;
 use crate::api::json::Body;
 use crate::auth::Asker;
 use crate::drive::files::FilesError;
@@ -38,6 +41,13 @@ type Answer<T> = Result<Json<T>, Failure>;
 
 const STYLE: Style = Style::Dropbox;
 
+#[utoipa::path(
+    post,
+    path = "/files/list_folder",
+    tag = "files",
+    request_body = ListFolderArg,
+    responses((status = 200, description = "Done", body = ListFolderResult), Refused),
+)]
 pub async fn list(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -48,6 +58,13 @@ pub async fn list(
     Ok(shown(&listed.map_err(fails(STYLE, Slot::Lookup))?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/list_folder/continue",
+    tag = "files",
+    request_body = CursorArg,
+    responses((status = 200, description = "Done", body = ListFolderResult), Refused),
+)]
 pub async fn list_on(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -57,6 +74,13 @@ pub async fn list_on(
     Ok(shown(&listed.map_err(fails(STYLE, Slot::Cursor))?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/list_folder/get_latest_cursor",
+    tag = "files",
+    request_body = ListFolderArg,
+    responses((status = 200, description = "Done", body = CursorResult), Refused),
+)]
 pub async fn latest_cursor(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -67,6 +91,14 @@ pub async fn latest_cursor(
     Ok(Json(CursorResult { cursor: cursor.map_err(fails(STYLE, Slot::Lookup))? }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/list_folder/longpoll",
+    tag = "files",
+    request_body = LongpollArg,
+    responses((status = 200, description = "Done", body = LongpollResult), Refused),
+    security(()),
+)]
 pub async fn longpoll(
     State(shared): State<Shared>,
     Body(arg): Body<LongpollArg>,
@@ -76,6 +108,13 @@ pub async fn longpoll(
     Ok(Json(LongpollResult { changes: changes.map_err(fails(STYLE, Slot::Cursor))? }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/get_metadata",
+    tag = "files",
+    request_body = GetMetadataArg,
+    responses((status = 200, description = "Done", body = Metadata), Refused),
+)]
 pub async fn get_metadata(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -87,6 +126,33 @@ pub async fn get_metadata(
     Ok(Json(shapes::item(&item.map_err(fails())?)))
 }
 
+/// Ours: uploads that have begun, which no list shows before they end.
+#[utoipa::path(
+    post,
+    path = "/files/list_uploads",
+    tag = "files",
+    request_body = PathArg,
+    responses((status = 200, description = "Done", body = ListUploadsResult), Refused),
+)]
+pub async fn list_uploads(
+    State(shared): State<Shared>,
+    Extension(asker): Known,
+    Body(arg): Body<PathArg>,
+) -> Answer<ListUploadsResult> {
+    let (style, slot) = (Style::Own, Slot::Lookup);
+    let target = args::target(style, slot, &arg.path)?;
+    let pending = shared.drive.pending_uploads(&asker, target).await;
+    let pending = pending.map_err(fails(style, slot))?;
+    Ok(Json(ListUploadsResult { uploads: pending.iter().map(shapes::pending).collect() }))
+}
+
+#[utoipa::path(
+    post,
+    path = "/files/create_folder_v2",
+    tag = "files",
+    request_body = CreateFolderArg,
+    responses((status = 200, description = "Done", body = MetadataResult<FolderMetadata>), Refused),
+)]
 pub async fn create(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -98,6 +164,13 @@ pub async fn create(
     Ok(Json(MetadataResult { metadata: shapes::folder(&entry) }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/move_v2",
+    tag = "files",
+    request_body = RelocationArg,
+    responses((status = 200, description = "Done", body = MetadataResult<Metadata>), Refused),
+)]
 pub async fn relocate(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -110,6 +183,13 @@ pub async fn relocate(
     Ok(Json(MetadataResult { metadata: shapes::metadata(&entry) }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/copy_v2",
+    tag = "files",
+    request_body = RelocationArg,
+    responses((status = 200, description = "Done", body = MetadataResult<Metadata>), Refused),
+)]
 pub async fn copy(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -122,6 +202,13 @@ pub async fn copy(
     Ok(Json(MetadataResult { metadata: shapes::metadata(&entry) }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/delete_v2",
+    tag = "files",
+    request_body = DeleteArg,
+    responses((status = 200, description = "Done", body = MetadataResult<Metadata>), Refused),
+)]
 pub async fn delete(
     State(shared): State<Shared>,
     Extension(asker): Known,

@@ -2,6 +2,8 @@
 //!
 //! Shapes and codes are made here; what happens is `drive/files`.
 
+pub mod document;
+
 mod args;
 mod download;
 mod failure;
@@ -32,6 +34,12 @@ use crate::config::Role;
 /// Where the calls are: by our own addresses, and by those of the Dropbox API v2.
 const PREFIXES: [&str; 2] = ["", "/2"];
 
+/// True for calls that are under `/2`, too.
+pub fn is_under_2(path: &str) -> bool {
+    let is_ours = path == "/files/list_uploads" || path.starts_with("/files/upload/");
+    !is_ours && (path.starts_with("/files/") || path.starts_with("/users/"))
+}
+
 /// Routes that need a token. Bytes go through the role `blocks`, all else is `api`.
 pub fn routes(roles: &[Role]) -> Router<Shared> {
     let mut routes = Router::new();
@@ -40,6 +48,7 @@ pub fn routes(roles: &[Role]) -> Router<Shared> {
         for prefix in PREFIXES {
             calls = calls.merge(folders(prefix));
         }
+        calls = calls.route("/files/list_uploads", post(folders::list_uploads));
         let calls =
             calls.layer(DefaultBodyLimit::max(SMALL_BODY_MAX_BYTES)).route_layer(from_fn(timed));
         routes = routes.merge(calls);

@@ -31,6 +31,8 @@ use super::shapes;
 use super::upload::bytes_of;
 use super::upload::content_length;
 use crate::api::Shared;
+use crate::api::openapi::Octets;
+use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::api::json::Body;
 use crate::auth::Asker;
@@ -41,7 +43,7 @@ use crate::drive::files::session::Status;
 use crate::metadata::uploads::UploadId;
 
 /// `POST /files/upload?uploadType=resumable`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct BeginArg {
     #[serde(flatten)]
     pub commit: CommitArg,
@@ -50,7 +52,7 @@ pub struct BeginArg {
     pub size: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BeginResult {
     pub upload_id: String,
     /// Where the parts go, as in the header `Location`.
@@ -93,6 +95,25 @@ fn location(headers: &HeaderMap, authority: Option<&str>, upload: &str) -> Strin
     }
 }
 
+#[utoipa::path(
+    put,
+    path = "/files/upload/{upload}",
+    tag = "files",
+    params(
+        ("upload" = String, Path, description = "Id of the upload"),
+        (
+            "Content-Range" = Option<String>,
+            Header,
+            description = "bytes A-B/N, bytes A-B/*, or bytes */N to ask the state"
+        ),
+    ),
+    request_body(content = Octets, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "The file is there", body = shapes::FileMetadata),
+        (status = 308, description = "Go on behind the byte that the header Range ends with"),
+        Refused
+    ),
+)]
 pub async fn part(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -135,6 +156,13 @@ pub async fn part(
     Ok(answer(status.map_err(shown)?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/files/upload/{upload}",
+    tag = "files",
+    params(("upload" = String, Path, description = "Id of the upload")),
+    responses((status = 204, description = "Done"), Refused),
+)]
 pub async fn cancel(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

@@ -17,11 +17,19 @@ use super::shapes;
 use super::shapes::FileMetadata;
 use super::shapes::ListRevisionsResult;
 use crate::api::Shared;
+use crate::api::openapi::Refused;
 use crate::api::json::Body;
 use crate::auth::Asker;
 use crate::drive::files::FilesError;
 use crate::drive::files::stamp::time_text;
 
+#[utoipa::path(
+    post,
+    path = "/files/list_revisions",
+    tag = "files",
+    request_body = ListRevisionsArg,
+    responses((status = 200, description = "Done", body = ListRevisionsResult), Refused),
+)]
 pub async fn list(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -47,6 +55,13 @@ pub async fn list(
     }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/restore",
+    tag = "files",
+    request_body = RestoreArg,
+    responses((status = 200, description = "Done", body = FileMetadata), Refused),
+)]
 pub async fn restore(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

@@ -20,6 +20,8 @@ use super::shapes;
 use super::shapes::SessionResult;
 use super::upload::bytes_of;
 use crate::api::Shared;
+use crate::api::openapi::Octets;
+use crate::api::openapi::Refused;
 use crate::auth::Asker;
 use crate::drive::files::FilesError;
 use crate::drive::files::aim::Mode;
@@ -31,6 +33,14 @@ fn shown(slot: Slot) -> impl Fn(FilesError) -> Response {
     move |error| fails::<FilesError>(Style::Dropbox, slot)(error).into_response()
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/upload_session/start",
+    tag = "files",
+    request_body(content = Octets, content_type = "application/octet-stream"),
+    params(("Dropbox-API-Arg" = Option<String>, Header, description = "SessionStartArg, as JSON")),
+    responses((status = 200, description = "Done", body = SessionResult), Refused),
+)]
 pub async fn start(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -49,6 +59,14 @@ pub async fn start(
     Ok(Json(SessionResult { session_id: id.0.simple().to_string() }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/upload_session/append_v2",
+    tag = "files",
+    request_body(content = Octets, content_type = "application/octet-stream"),
+    params(("Dropbox-API-Arg" = Option<String>, Header, description = "SessionAppendArg, as JSON")),
+    responses((status = 200, description = "Done"), Refused),
+)]
 pub async fn append(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -67,6 +85,14 @@ pub async fn append(
     Ok(Json(Value::Null))
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/upload_session/finish",
+    tag = "files",
+    request_body(content = Octets, content_type = "application/octet-stream"),
+    params(("Dropbox-API-Arg" = Option<String>, Header, description = "SessionFinishArg, as JSON")),
+    responses((status = 200, description = "Done", body = shapes::FileMetadata), Refused),
+)]
 pub async fn finish(
     State(shared): State<Shared>,
     Extension(asker): Known,

@@ -10,10 +10,11 @@ use crate::drive::files::entry::Entry;
 use crate::drive::files::entry::Item;
 use crate::drive::files::path::FilePath;
 use crate::drive::files::path::shown;
+use crate::drive::files::pending::Pending;
 use crate::drive::files::stamp::time_text;
 
 /// Something in a folder.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(tag = ".tag", rename_all = "snake_case")]
 pub enum Metadata {
     File(FileMetadata),
@@ -21,7 +22,7 @@ pub enum Metadata {
     Deleted(DeletedMetadata),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct FileMetadata {
     pub name: String,
     /// `id:` and what the server knows the file by, wherever it goes.
@@ -45,7 +46,7 @@ pub struct FileMetadata {
     pub is_downloadable: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct FolderMetadata {
     pub name: String,
     pub id: String,
@@ -57,19 +58,19 @@ pub struct FolderMetadata {
     pub sharing_info: Option<SharingInfo>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct DeletedMetadata {
     pub name: String,
     pub path_lower: String,
     pub path_display: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SymlinkInfo {
     pub target: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SharingInfo {
     pub read_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,24 +80,24 @@ pub struct SharingInfo {
 }
 
 /// Answer of `list_folder` and `list_folder/continue`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ListFolderResult {
     pub entries: Vec<Metadata>,
     pub cursor: String,
     pub has_more: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CursorResult {
     pub cursor: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct LongpollResult {
     pub changes: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ListRevisionsResult {
     pub is_deleted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,14 +107,53 @@ pub struct ListRevisionsResult {
 }
 
 /// Answer of what changes a folder's entries.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct MetadataResult<T> {
     pub metadata: T,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SessionResult {
     pub session_id: String,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ListUploadsResult {
+    pub uploads: Vec<PendingUpload>,
+}
+
+/// An upload that has begun and not ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PendingUpload {
+    pub path: String,
+    pub state: UploadState,
+    /// Bytes, if it was announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Bytes that are here.
+    pub received: u64,
+    pub device: String,
+    pub began: String,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// Bytes are awaited.
+    Pending,
+    /// All bytes are here; the file comes into the tree next.
+    Stored,
+}
+
+pub fn pending(upload: &Pending) -> PendingUpload {
+    PendingUpload {
+        path: upload.path.to_string(),
+        state: if upload.is_stored { UploadState::Stored } else { UploadState::Pending },
+        size: upload.size,
+        received: upload.received,
+        device: upload.device.clone(),
+        began: time_text(upload.created.saturating_mul(1_000_000_000)),
+    }
 }
 
 pub fn metadata(entry: &Entry) -> Metadata {

@@ -21,8 +21,11 @@ use super::failure::Slot;
 use super::failure::Style;
 use super::failure::fails;
 use super::resumable;
+use super::resumable::BeginArg;
 use super::shapes;
 use crate::api::Shared;
+use crate::api::openapi::Octets;
+use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::api::meter;
 use crate::auth::Asker;
@@ -32,7 +35,8 @@ use crate::drive::files::aim::Mode;
 use crate::drive::files::put::Checked;
 
 /// The query of an upload.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct UploadQuery {
     #[serde(default, rename = "uploadType")]
     pub upload_type: Option<String>,
@@ -48,6 +52,14 @@ pub struct UploadQuery {
     pub client_modified: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/files/upload",
+    tag = "files",
+    request_body(content((Octets = "application/octet-stream"), (BeginArg = "application/json"))),
+    params(UploadQuery, ("Dropbox-API-Arg" = Option<String>, Header, description = "CommitArg: where the file goes, as JSON")),
+    responses((status = 200, description = "Done", body = shapes::FileMetadata), Refused),
+)]
 pub async fn upload(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

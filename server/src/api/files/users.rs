@@ -6,26 +6,27 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::api::Shared;
+use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::auth::Asker;
 
 /// Length that account ids have in that API.
 const ACCOUNT_ID_CHARS: usize = 40;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SpaceUsage {
     /// Bytes.
     pub used: u64,
     pub allocation: Allocation,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(tag = ".tag", rename_all = "snake_case")]
 pub enum Allocation {
     Individual { allocated: u64 },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct FullAccount {
     pub account_id: String,
     pub name: AccountName,
@@ -39,7 +40,7 @@ pub struct FullAccount {
     pub root_info: RootInfo,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct AccountName {
     pub given_name: String,
     pub surname: String,
@@ -48,18 +49,24 @@ pub struct AccountName {
     pub abbreviated_name: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(tag = ".tag", rename_all = "snake_case")]
 pub enum AccountType {
     Basic,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(tag = ".tag", rename_all = "snake_case")]
 pub enum RootInfo {
     User { root_namespace_id: String, home_namespace_id: String },
 }
 
+#[utoipa::path(
+    post,
+    path = "/users/get_space_usage",
+    tag = "files",
+    responses((status = 200, description = "Done", body = SpaceUsage), Refused),
+)]
 pub async fn space_usage(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -69,6 +76,12 @@ pub async fn space_usage(
     Ok(Json(SpaceUsage { used: account.used_bytes, allocation }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/users/get_current_account",
+    tag = "files",
+    responses((status = 200, description = "Done", body = FullAccount), Refused),
+)]
 pub async fn current_account(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

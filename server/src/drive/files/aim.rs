@@ -29,6 +29,7 @@ use super::walk::Folder;
 use super::walk::Spot;
 use crate::auth::Asker;
 use crate::clock;
+use crate::drive::places;
 use crate::metadata::Sql;
 use crate::metadata::nodes;
 
@@ -66,6 +67,9 @@ pub struct Aim {
     /// When the content was changed where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<TimeNs>,
+    /// The same place from the root of its namespace, for its other members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 /// What a file is made of.
@@ -150,6 +154,17 @@ pub struct Aimed {
     pub missing: Vec<Name>,
     pub name: Name,
     pub there: Option<Spot>,
+}
+
+impl Aimed {
+    /// The place from the root of its namespace.
+    pub fn within(&self, sql: &mut dyn Sql) -> Result<FilePath, FilesError> {
+        let space = &self.folder.space.namespace;
+        let mut names = places::path_of(sql, space, self.folder.node)?;
+        names.extend(self.missing.iter().cloned());
+        names.push(self.name.clone());
+        Ok(FilePath(names))
+    }
 }
 
 /// Finds the place; fails where nothing can ever be put.

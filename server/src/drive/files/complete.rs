@@ -3,7 +3,12 @@
 //! Before the commit the row notes where the file goes and as which node; the commit has the upload's
 //! own key. So whoever comes after a crash finds out whether it was done, and does it if not.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use drivefs_core::id::NamespaceId;
+use drivefs_core::id::UserId;
 use drivefs_core::manifest::Entry as BlockEntry;
 use drivefs_core::wire::NodeRow;
 use drivefs_core::wire::OpResult;
@@ -13,6 +18,7 @@ use serde::Serialize;
 use super::FilesError;
 use super::aim::Aim;
 use super::aim::Content;
+use super::error::Taken;
 use super::entry::Entry;
 use super::path::FilePath;
 use super::put::Put;
@@ -24,10 +30,16 @@ use crate::clock;
 use crate::drive::Drive;
 use crate::drive::DriveError;
 use crate::metadata::DbError;
+use crate::metadata::accounts;
 use crate::metadata::ops;
 use crate::metadata::uploads;
 use crate::metadata::uploads::State;
 use crate::metadata::uploads::Upload;
+use crate::metadata::uploads::UploadId;
+
+/// Stored uploads older than this are ended by the server (seconds).
+const LEFT_SECS: i64 = 60;
+const LEFT_AT_ONCE: u32 = 100;
 
 /// What an upload came to, for whoever asks again.
 #[derive(Serialize, Deserialize)]
@@ -40,9 +52,109 @@ struct Outcome {
     is_new: bool,
 }
 
+/// Who brings stored uploads into the tree.
+#[derive(Clone, Default)]
+pub enum Completion {
+    #[default]
+    Here,
+    /// Another process, which is told.
+    There(Arc<dyn Callback>),
+}
+
+/// Tells another process that an upload is stored; returns when the file is in the tree.
+pub trait Callback: Send + Sync {
+    fn stored(
+        &self,
+        user: UserId,
+        upload: UploadId,
+    ) -> Pin<Box<dyn Future<Output = Result<(), FilesError>> + Send + '_>>;
+}
+
+/// Why a file did not come into the tree, as processes tell each other.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    Taken(Taken, String),
+    NoWrite,
+    NoSpace(String),
+    TooLarge(String),
+    NoUpload,
+    NotFound,
+    Other(String),
+}
+
+impl Refusal {
+    pub fn of(error: &FilesError) -> Self {
+        let text = error.to_string();
+        match error {
+            FilesError::Conflict(taken, _) => Self::Taken(*taken, text),
+            FilesError::NoWrite => Self::NoWrite,
+            FilesError::NoSpace(_) => Self::NoSpace(text),
+            FilesError::TooLarge(_) => Self::TooLarge(text),
+            FilesError::NoUpload => Self::NoUpload,
+            FilesError::NotFound => Self::NotFound,
+            _ => Self::Other(text),
+        }
+    }
+
+    pub fn into_error(self) -> FilesError {
+        match self {
+            Self::Taken(taken, text) => FilesError::Conflict(taken, text),
+            Self::NoWrite => FilesError::NoWrite,
+            Self::NoSpace(text) => FilesError::NoSpace(text),
+            Self::TooLarge(text) => FilesError::TooLarge(text),
+            Self::NoUpload => FilesError::NoUpload,
+            Self::NotFound => FilesError::NotFound,
+            Self::Other(text) => FilesError::BadRequest(text),
+        }
+    }
+}
+
 impl Drive {
-    /// Brings a stored upload into the tree; one that is there answers what it came to.
+    /// Brings a stored upload into the tree, or has it brought there.
     pub(super) async fn complete(&self, asker: &Asker, row: Upload) -> Result<Put, FilesError> {
+        match &self.completion {
+            Completion::Here => self.complete_here(asker, row).await,
+            Completion::There(callback) => {
+                callback.stored(row.user, row.upload).await?;
+                self.put_again(&self.upload_row(row.user, row.upload).await?)
+            }
+        }
+    }
+
+    /// Ends an upload for whoever began it: its last block is stored.
+    pub async fn end_upload(&self, user: UserId, upload: UploadId) -> Result<(), FilesError> {
+        let row = self.upload_row(user, upload).await?;
+        if row.state == State::Pending || aim_of(&row).is_err() {
+            return Err(FilesError::Offset(row.received));
+        }
+        let account = self.store.read(move |sql| accounts::by_id(sql, user)).await?;
+        let account = account.filter(|a| !a.disabled).ok_or(FilesError::NoWrite)?;
+        let asker = Asker {
+            user,
+            email: account.email,
+            root: account.root_ns,
+            device: 0,
+            device_name: row.device.clone(),
+            last_seen: clock::now_secs(),
+        };
+        self.complete_here(&asker, row).await.map(drop)
+    }
+
+    /// Ends uploads that are stored and that nobody asks for any more: whoever was to end them died.
+    pub async fn end_left_uploads(&self) -> Result<(), FilesError> {
+        let before = clock::now_secs() - LEFT_SECS;
+        let left = self.store.read(move |sql| uploads::left(sql, before, LEFT_AT_ONCE)).await?;
+        for (user, upload) in left {
+            if let Err(error) = self.end_upload(user, upload).await {
+                tracing::debug!(%error, "an upload that was left cannot be ended");
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is in the tree already answers what it came to.
+    async fn complete_here(&self, asker: &Asker, row: Upload) -> Result<Put, FilesError> {
         if let Some(done) = self.done_before(asker, &row).await? {
             return Ok(done);
         }

@@ -2,6 +2,9 @@
 
 use drivefs_core::wire::ErrorCode;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use super::path::PathError;
 use crate::drive::DriveError;
 use crate::metadata::DbError;
@@ -50,7 +53,8 @@ pub enum FilesError {
 }
 
 /// What stands where something else was to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Taken {
     File,
     Folder,

@@ -5,9 +5,11 @@
 
 pub mod aim;
 pub mod change;
+pub mod complete;
 pub mod entry;
 pub mod error;
 pub mod path;
+pub mod pending;
 pub mod put;
 pub mod read;
 pub mod revisions;
@@ -16,7 +18,6 @@ pub mod since;
 pub mod stamp;
 pub mod walk;
 
-mod complete;
 mod cursor;
 mod hash;
 mod list;

@@ -25,6 +25,7 @@ use super::aim::Content;
 use super::aim::Mode;
 use super::aim::Plan;
 use super::aim::aimed_at;
+use super::complete::Completion;
 use super::entry;
 use super::entry::Entry;
 use super::fresh_key;
@@ -78,6 +79,9 @@ impl Drive {
         if let Err(e) = self.check_aim(asker, &aim, len).await {
             body.drain().await;
             return Err(e);
+        }
+        if let Completion::There(_) = self.completion {
+            return self.upload_in_one(asker, aim, body).await;
         }
         let mut gathered = Gathered::default();
         let mut entries = Vec::new();

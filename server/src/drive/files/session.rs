@@ -76,12 +76,13 @@ impl Drive {
     ) -> Result<UploadId, FilesError> {
         let aimed = self.check_aim(asker, &aim, size).await?;
         let ns = aimed.folder.ns();
-        let text = aim_text(Some(&aim))?;
-        let fresh = Upload { ns: Some(ns), size, ..fresh_upload(asker, text) };
+        let fresh = Upload { ns: Some(ns), size, ..fresh_upload(asker, String::new()) };
         let (id, epoch) = (fresh.upload, self.epoch);
         self.store
             .write(move |sql| {
-                insert(sql, &fresh)?;
+                let within = Some(aimed.within(sql)?.to_string());
+                let aim = aim_text(Some(&Aim { within, ..aim }))?;
+                insert(sql, &Upload { aim, ..fresh })?;
                 Ok::<_, FilesError>(announce(sql, ns, epoch)?)
             })
             .await?;
@@ -173,6 +174,29 @@ impl Drive {
             self.check_size(total)?;
         }
         Ok(row)
+    }
+
+    /// An upload of one request that another process ends: nothing is kept of one that breaks off.
+    pub(super) async fn upload_in_one(
+        &self,
+        asker: &Asker,
+        aim: Aim,
+        body: Body,
+    ) -> Result<Put, FilesError> {
+        let row = fresh_upload(asker, aim_text(Some(&aim))?);
+        let (fresh, turn) = (row.clone(), self.turns.take(row.upload).await);
+        self.store.write(move |sql| insert(sql, &fresh)).await?;
+        let (user, id) = (row.user, row.upload);
+        let span = Span { at: 0, end: None, total: None };
+        let put = match self.take(row, span, body, Last::Ends, &turn).await {
+            Ok(row) => self.complete(asker, row).await,
+            Err(e) => Err(e),
+        };
+        // What was told to have failed must not come later; what cannot be reached may have done it.
+        if matches!(&put, Err(e) if !matches!(e, FilesError::Drive(DriveError::Away))) {
+            self.store.write(move |sql| uploads::remove(sql, user, id)).await?;
+        }
+        put
     }
 
     /// Adds to an upload without a place, from exactly where it ends.
