@@ -39,11 +39,11 @@ program() {
 server=$(program)
 [ -x "$server" ] || fail "$server is not built"
 
-# start_server [PORT]: serves; the address is the same when it is started again.
+# start_server: serves; sets url and port.
 start_server() {
-    local listen=127.0.0.1:${1:-0} line=''
+    local line=''
     : >"$work/out"
-    RUST_LOG=warn "$server" serve --data "$data" --listen "$listen" --max-file 12GiB \
+    RUST_LOG=warn "$server" serve --data "$data" --listen 127.0.0.1:0 --max-file 12GiB \
         --min-free 1MiB >"$work/out" 2>>"$work/server.log" &
     server_pid=$!
     for _ in $(seq 300); do
@@ -53,13 +53,8 @@ start_server() {
         sleep 0.1
     done
     url=${line#listening on }
+    # shellcheck disable=SC2034 # for the scripts that source this
     port=${url##*:}
-}
-
-kill_server() {
-    kill -9 "$server_pid"
-    wait "$server_pid" 2>/dev/null
-    server_pid=''
 }
 
 add_account() {
