@@ -182,8 +182,8 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let completion = match &config.api_url {
         None => Completion::Here,
         Some(url) => {
-            let link = Link::new(url, seal.clone())
-                .map_err(|e| ConfigError(format!("--api-url: {e}")))?;
+            let link =
+                Link::new(url, seal.clone()).map_err(|e| ConfigError(format!("--api-url: {e}")))?;
             Completion::There(Arc::new(link))
         }
     };

@@ -30,8 +30,8 @@ pub fn set(
     seq: Seq,
 ) -> Result<(), DbError> {
     sql.exec(
-        "INSERT INTO dirent (ns, parent, name, child, changed_seq) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (ns, parent, name) DO UPDATE SET child = ?4, changed_seq = ?5",
+        "INSERT INTO dirent (ns, parent, name, child, changed_seq, first_seq)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (ns, parent, name) DO UPDATE SET child = ?4, changed_seq = ?5",
         params![ns, place.parent, place.name.as_bytes(), child, seq],
     )?;
     Ok(())
@@ -80,6 +80,16 @@ pub fn places(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Vec<Pl
         Ok(Place { parent: r.get(0)?, name })
     })
     .collect()
+}
+
+/// True when the last change of an entry was its first: nothing had that name before.
+pub fn is_first(sql: &mut dyn Sql, ns: NamespaceId, place: &Place) -> Result<bool, DbError> {
+    let row = sql.query_one(
+        "SELECT 1 FROM dirent
+         WHERE ns = ?1 AND parent = ?2 AND name = ?3 AND first_seq = changed_seq",
+        params![ns, place.parent, place.name.as_bytes()],
+    )?;
+    Ok(row.is_some())
 }
 
 /// True when a directory has an entry that has not changed since a seq.

@@ -18,7 +18,7 @@ use super::value::Row;
 use super::value::Value;
 use super::value::params;
 
-/// The schema step that makes these tables. The table of version 1 was never written to.
+/// The schema step of the file API. The table of version 1 was never written to.
 pub const TABLES: &str = "
 DROP TABLE upload;
 CREATE TABLE upload (
@@ -38,6 +38,8 @@ CREATE TABLE upload_part (
     len BIGINT NOT NULL, cut INTEGER NOT NULL, PRIMARY KEY (user, upload, at)
 ) WITHOUT ROWID;
 CREATE INDEX upload_part_hash ON upload_part (user, hash);
+-- The commit that made the entry, if that is known: was the name free before its last change?
+ALTER TABLE dirent ADD COLUMN first_seq BIGINT;
 ";
 
 /// Names an upload; nobody guesses it.
@@ -275,7 +277,8 @@ pub fn idle_since(
     .collect()
 }
 
-/// Some uploads whose bytes are all stored since before a time, and whose place is known.
+/// Some uploads whose bytes are all stored since before a time, whose place is known, and that were
+/// not refused.
 pub fn left(
     sql: &mut dyn Sql,
     before: i64,
@@ -283,6 +286,7 @@ pub fn left(
 ) -> Result<Vec<(UserId, UploadId)>, DbError> {
     sql.query(
         "SELECT user, upload FROM upload WHERE state = 2 AND touched < ?1 AND length(aim) > 1
+         AND result IS NULL
          ORDER BY touched LIMIT ?2",
         params![before, limit],
     )?

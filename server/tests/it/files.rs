@@ -32,7 +32,8 @@ impl Person {
         heads: &[(&str, String)],
         body: Vec<u8>,
     ) -> Response {
-        let path = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.url) };
+        let path =
+            if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.url) };
         let mut request = self.http.request(method, path).body(body);
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
@@ -191,7 +192,8 @@ async fn a_resumable_upload_goes_on_from_what_is_here() {
     let span = format!("0-{}/*", 3 * UNIT - 1);
     let part = alice.part(&at, &span, &bytes[..3 * UNIT]).await;
     assert_eq!((part.status, part.range()), (308, Some("bytes=0-786431")));
-    let hole = alice.part(&at, &format!("{}-{}/{all}", 4 * UNIT, all - 1), &bytes[4 * UNIT..]).await;
+    let hole =
+        alice.part(&at, &format!("{}-{}/{all}", 4 * UNIT, all - 1), &bytes[4 * UNIT..]).await;
     assert_eq!((hole.status, hole.range()), (308, Some("bytes=0-786431")));
     let end = alice.part(&at, &format!("{}-{}/{all}", 3 * UNIT, all - 1), &bytes[3 * UNIT..]).await;
     assert_eq!((end.status, &end.json["size"]), (200, &json!(all)));
@@ -311,7 +313,8 @@ async fn shared_folders_are_walked_into_and_roles_hold() {
     let meta = bob.done("/files/get_metadata", json!({"path": "/team/plans/a.bin"})).await;
     assert_eq!(meta["sharing_info"]["read_only"], true);
     let all = bob.done("/files/list_folder", json!({"path": "", "recursive": true})).await;
-    let paths: Vec<_> = all["entries"].as_array().unwrap().iter().map(|e| &e["path_display"]).collect();
+    let paths: Vec<_> =
+        all["entries"].as_array().unwrap().iter().map(|e| &e["path_display"]).collect();
     assert_eq!(paths, ["/team", "/team/plans", "/team/plans/a.bin"]);
 
     assert_eq!(bob.upload_to("/team/b", b"x".to_vec()).await.status, 403);

@@ -4,6 +4,7 @@
 mod blocks;
 mod changes;
 mod commit;
+mod cursors;
 mod events;
 mod files;
 mod gone;

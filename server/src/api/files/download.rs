@@ -26,10 +26,10 @@ use super::range::Wanted;
 use super::shapes;
 use super::shapes::FileMetadata;
 use crate::api::Shared;
-use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::api::json::Body;
 use crate::api::meter;
+use crate::api::openapi::Refused;
 use crate::auth::Asker;
 use crate::drive::files::FilesError;
 

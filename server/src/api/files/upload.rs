@@ -24,10 +24,10 @@ use super::resumable;
 use super::resumable::BeginArg;
 use super::shapes;
 use crate::api::Shared;
-use crate::api::openapi::Octets;
-use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
 use crate::api::meter;
+use crate::api::openapi::Octets;
+use crate::api::openapi::Refused;
 use crate::auth::Asker;
 use crate::drive::files::ByteStream;
 use crate::drive::files::FilesError;
@@ -71,6 +71,10 @@ pub async fn upload(
         query.map_err(|e| ApiError::new(ErrorCode::BadRequest, e.body_text()).into_response())?;
     match query.upload_type.as_deref() {
         Some("resumable") => resumable::begin(&shared, &asker, request).await,
+        // Our own call, however it tells the path.
+        Some("media") if !request.uri().path().starts_with("/2/") => {
+            media(&shared, &asker, Style::Own, &query, request).await
+        }
         Some("media") => media(&shared, &asker, style, &query, request).await,
         None if request.headers().contains_key(args::ARG_HEADER) => {
             media(&shared, &asker, style, &query, request).await

@@ -6,8 +6,8 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::api::Shared;
-use crate::api::openapi::Refused;
 use crate::api::error::ApiError;
+use crate::api::openapi::Refused;
 use crate::auth::Asker;
 
 /// Length that account ids have in that API.

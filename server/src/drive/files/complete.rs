@@ -18,8 +18,8 @@ use serde::Serialize;
 use super::FilesError;
 use super::aim::Aim;
 use super::aim::Content;
-use super::error::Taken;
 use super::entry::Entry;
+use super::error::Taken;
 use super::path::FilePath;
 use super::put::Put;
 use super::session::aim_of;
@@ -40,6 +40,8 @@ use crate::metadata::uploads::UploadId;
 /// Stored uploads older than this are ended by the server (seconds).
 const LEFT_SECS: i64 = 60;
 const LEFT_AT_ONCE: u32 = 100;
+/// Result of a stored upload that the tree did not take.
+const REFUSED: &str = "refused";
 
 /// What an upload came to, for whoever asks again.
 #[derive(Serialize, Deserialize)]
@@ -167,10 +169,23 @@ impl Drive {
             Err(e) => {
                 // Its other half may have been faster.
                 let row = self.upload_row(row.user, row.upload).await?;
-                return self.done_before(asker, &row).await?.ok_or(e);
+                if let Some(done) = self.done_before(asker, &row).await? {
+                    return Ok(done);
+                }
+                if !matches!(e, FilesError::Drive(_)) {
+                    self.note_refused(row).await?;
+                }
+                return Err(e);
             }
         };
         self.end(row, put).await
+    }
+
+    /// What was told to have failed does not come later by itself; who asks again may be luckier.
+    async fn note_refused(&self, row: Upload) -> Result<(), FilesError> {
+        let after = Upload { result: Some(REFUSED.to_owned()), ..row.clone() };
+        self.store.write(move |sql| uploads::advance(sql, &row, &after)).await?;
+        Ok(())
     }
 
     /// What became of an upload that somebody has brought to its end, or nearly.

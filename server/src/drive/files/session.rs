@@ -430,9 +430,12 @@ impl Drive {
         row.filter(|row| row.touched >= since).ok_or(FilesError::NoUpload)
     }
 
-    /// Forgets an upload that has not ended.
+    /// Forgets an upload, if it has not ended.
     pub async fn cancel_upload(&self, asker: &Asker, id: UploadId) -> Result<(), FilesError> {
         let row = self.upload_row(asker.user, id).await?;
+        if row.state == State::Uploaded {
+            return Ok(());
+        }
         self.store.write(move |sql| uploads::remove(sql, row.user, row.upload)).await?;
         if let Some(ns) = row.ns {
             self.hub.hint(ns);

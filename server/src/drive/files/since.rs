@@ -8,6 +8,7 @@ use drivefs_core::id::NodeId;
 use drivefs_core::id::Seq;
 use drivefs_core::limits::FOLDER_ENTRIES_MAX;
 use drivefs_core::node::NodeKind;
+use drivefs_core::wire::Place;
 use drivefs_core::wire::Point;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
@@ -215,6 +216,7 @@ impl Telling<'_> {
     ) -> Result<(), FilesError> {
         let ns = self.space.namespace.ns;
         let (mut gone, mut live) = (Vec::new(), Vec::new());
+        let mut replaced = Vec::new();
         let mut told = HashSet::new();
         for dirent in &page.dirents {
             let Some(folder) = self.folder(sql, dirent.parent, cursor.recursive)? else {
@@ -228,7 +230,12 @@ impl Telling<'_> {
             match entry {
                 None => gone.push(folder.path.join(&dirent.name)),
                 Some(entry) => {
-                    if cursor.recursive {
+                    if cursor.recursive && entry.row.kind.is_folder() {
+                        let place = Place { parent: dirent.parent, name: dirent.name.clone() };
+                        if !entries::is_first(sql, ns, &place)? {
+                            // What was in another folder of this name is not in this one.
+                            replaced.push(entry.path.clone());
+                        }
                         self.note_moved(sql, &entry, cursor)?;
                     }
                     live.push(entry);
@@ -254,6 +261,7 @@ impl Telling<'_> {
         // What went comes first: a name may be taken again, and parents before what is in them.
         let there: HashSet<_> = live.iter().map(|e| e.path.clone()).collect();
         gone.retain(|path| !there.contains(path));
+        gone.append(&mut replaced);
         gone.sort_by(|a, b| a.0.cmp(&b.0));
         live.sort_by(|a, b| a.path.0.cmp(&b.path.0));
         items.extend(gone.into_iter().map(Item::Deleted));
@@ -274,8 +282,12 @@ impl Telling<'_> {
             (NodeKind::Dir, _) if entries::has_older(sql, ns, entry.row.node, self.from)? => {
                 (ns, entry.row.node)
             }
-            (NodeKind::Mount, Some(target)) if !cursor.marks.has(target) => {
-                let Ok(space) = member_of(sql, target, self.asker.user) else { return Ok(()) };
+            (NodeKind::Mount, Some(target)) => {
+                let space = match member_of(sql, target, self.asker.user) {
+                    Ok(space) => space,
+                    Err(DriveError::NoNamespace) => return Ok(()),
+                    Err(e) => return Err(e.into()),
+                };
                 cursor.marks.add(sql, &space.namespace)?;
                 (target, space.namespace.root)
             }
