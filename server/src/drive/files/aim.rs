@@ -104,7 +104,7 @@ pub fn plan(
     let there = match there {
         None => None,
         Some(there) => match check(sql, aim, content, &there)? {
-            Verdict::Replace(row) => Some(row),
+            Verdict::Replace(row) => Some(*row),
             Verdict::Same => return Ok(Plan::Same(there)),
             Verdict::Taken(taken) if aim.autorename => {
                 name = free_name(sql, asker, aim, &folder, &name, taken)?;
@@ -205,7 +205,7 @@ pub fn place_for(sql: &mut dyn Sql, asker: &Asker, target: &Target) -> Result<Ai
 }
 
 enum Verdict {
-    Replace(NodeRow),
+    Replace(Box<NodeRow>),
     Same,
     Taken(Taken),
 }
@@ -226,14 +226,14 @@ fn check(
     let row = nodes::row(sql, ns, there.node)?.ok_or(FilesError::NotFound)?;
     let is_same = row.content.as_ref().is_some_and(|c| c.0 == content.root);
     Ok(match &aim.mode {
-        Mode::Overwrite => Verdict::Replace(row),
-        Mode::Base(base) if *base == row.version => Verdict::Replace(row),
+        Mode::Overwrite => Verdict::Replace(Box::new(row)),
+        Mode::Base(base) if *base == row.version => Verdict::Replace(Box::new(row)),
         Mode::Base(base) if !aim.autorename => return Err(base_error(*base, row.version)),
         Mode::Update(rev) => {
             let rev = rev_of_text(rev);
             match rev {
                 Some(rev) if rev.ns == ns && rev.node == row.node && rev.version == row.version => {
-                    Verdict::Replace(row)
+                    Verdict::Replace(Box::new(row))
                 }
                 _ if is_same && !aim.strict => Verdict::Same,
                 _ => Verdict::Taken(Taken::File),
