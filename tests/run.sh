@@ -4,7 +4,7 @@
 # Under 40 minutes on two cores, from nothing. The last line is `N passed, N failed`.
 #
 #   tests/run.sh                everything
-#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts vendored deny cargo shell)
+#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts vendored deny cargo api shell)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export CARGO_TERM_COLOR=never
@@ -23,7 +23,7 @@ as_root() {
 declare -A package=(
     [fusermount3]=fuse3 [cc]=gcc [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
-    [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [cmp]=diffutils [ps]=procps
+    [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [openssl]=openssl [cmp]=diffutils [ps]=procps
     [vim.tiny]=vim-tiny [tar]=tar [dbus-daemon]=dbus-daemon [dbus-monitor]=dbus-bin
     [setfacl]=acl [stress-ng]=stress-ng [inotifywait]=inotify-tools [faketime]=faketime
 )
@@ -104,6 +104,7 @@ step() {
 scripts() {
     shellcheck -x tests/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
         (cd tests/bench && shellcheck -x -a run.sh && shellcheck -x visibility.sh catchup.sh) &&
+        (cd tests/api && shellcheck -x -P ../.. -- *.sh) &&
         (cd tests/soak && shellcheck -x -- *.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
 }
@@ -170,6 +171,8 @@ step deny deny
 cargo_tests
 [[ " ${SKIP:-} " == *" shell "* ]] || step tools test_tools
 step build cargo build --profile checked --workspace --bins --locked --quiet
+# Clients of others, from the package index: the file API as they use it.
+step api tests/api/run.sh
 shell_tests
 
 echo

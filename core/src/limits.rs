@@ -104,3 +104,25 @@ pub const DEVICE_NAME_MAX_BYTES: usize = 64;
 pub const POLL_SECS_MAX: u64 = 90;
 /// Most namespaces watched by one long poll.
 pub const POLL_NAMESPACES_MAX: usize = 1000;
+
+/// Unit of the parts of a resumable upload (bytes): all but the last are multiples of it.
+pub const UPLOAD_UNIT_BYTES: u64 = 256 * 1024;
+/// How long an upload that nothing is sent to is kept (seconds).
+pub const UPLOAD_KEPT_SECS: i64 = 7 * 24 * 3600;
+/// Most uploads of one account that have begun and not ended.
+pub const UPLOADS_OPEN_MAX: u64 = 1000;
+/// Longest wait for the next bytes of a body (seconds).
+pub const BODY_PAUSE_SECS: u64 = 60;
+/// Longest path in the file API (bytes).
+pub const PATH_MAX_BYTES: usize = 64 * 1024;
+/// Most entries that one answer of `list_folder` aims at, and how many without a limit.
+pub const FOLDER_ENTRIES_MAX: u32 = 2000;
+pub const FOLDER_ENTRIES_DEFAULT: u32 = 500;
+/// Most revisions in one answer of `list_revisions`, and how many without a limit.
+pub const REVISIONS_MAX: u32 = 100;
+pub const REVISIONS_DEFAULT: u32 = 10;
+/// Shortest and longest wait of `list_folder/longpoll` (seconds), and the wait without a timeout.
+pub const LONGPOLL_SECS_MIN: u64 = 30;
+pub const LONGPOLL_SECS_MAX: u64 = 480;
+/// Most nodes that one copy, move between namespaces, or delete of the file API takes along.
+pub const SUBTREE_NODES_MAX: usize = 100_000;

@@ -33,6 +33,7 @@ pub enum NameError {
 }
 
 /// A checked name of a directory entry.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Vec<u8>);
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// What kind of thing a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum NodeKind {
@@ -53,6 +54,7 @@ pub type TimeNs = i64;
 
 /// The attributes of a node that all devices share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Attrs {
     /// Permission bits, with set-user-id, set-group-id and sticky: at most 0o7777.
     pub mode: u32,

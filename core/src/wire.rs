@@ -64,6 +64,7 @@ pub const WIRE_VERSION: u32 = 1;
 pub const WIRE_HEADER: &str = "x-drivefs-wire";
 
 /// Raw bytes, in JSON as standard base64.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String, format = Byte))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Blob(pub Vec<u8>);
 
@@ -82,6 +83,7 @@ impl<'de> Deserialize<'de> for Blob {
 
 /// What went wrong, for programs. The text beside it is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The request is malformed or breaks a limit.
@@ -120,11 +122,13 @@ pub enum ErrorCode {
 
 /// Body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     pub error: ErrorInfo,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ErrorInfo {
     pub code: ErrorCode,
     pub message: String,
@@ -137,6 +141,7 @@ pub struct ErrorInfo {
 
 /// `POST /auth/v1/login`, without a token.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LoginRequest {
     pub email: String,
     pub password: String,
@@ -145,6 +150,7 @@ pub struct LoginRequest {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LoginReply {
     /// Shown once; the server keeps its hash only.
     pub token: String,
@@ -153,6 +159,7 @@ pub struct LoginReply {
 
 /// `GET /sync/v1/account`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Account {
     pub user: UserId,
     pub email: String,
@@ -170,6 +177,7 @@ pub struct Account {
 
 /// `POST /auth/v1/tokens`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenRequest {
     pub name: String,
     /// Lifetime in seconds; none means until revoked.
@@ -178,17 +186,20 @@ pub struct TokenRequest {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenReply {
     pub token: String,
 }
 
 /// `GET /auth/v1/tokens`: every device and token of the account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenList {
     pub tokens: Vec<TokenInfo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenInfo {
     pub name: String,
     /// True for tokens made for scripts, false for logged-in devices.
@@ -204,18 +215,21 @@ pub struct TokenInfo {
 
 /// `POST /sync/v1/missing`: which of these blocks the namespace's owner does not hold.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MissingRequest {
     pub ns: NamespaceId,
     pub hashes: Vec<BlockHash>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MissingReply {
     pub missing: Vec<BlockHash>,
 }
 
 /// Answer to `POST /sync/v1/packs?ns=NS`, whose body is block frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PackReply {
     /// Blocks that were new to the account.
     pub stored: u32,
@@ -223,12 +237,14 @@ pub struct PackReply {
 
 /// `POST /sync/v1/blocks`; the answer is block frames in the order asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BlocksRequest {
     pub ns: NamespaceId,
     pub blocks: Vec<WantedBlock>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WantedBlock {
     pub hash: BlockHash,
     /// A block that the asker has, which the server may use as base of a delta.
@@ -240,6 +256,7 @@ pub struct WantedBlock {
 
 /// A place in the tree: an entry called `name` in the directory `parent`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Place {
     pub parent: NodeId,
     pub name: Name,
@@ -248,6 +265,7 @@ pub struct Place {
 /// Where content comes from when its blocks belong to another account or namespace: the version
 /// the asker may read, whose blocks the server links instead of asking for bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Source {
     pub ns: NamespaceId,
     pub node: NodeId,
@@ -255,6 +273,7 @@ pub struct Source {
 
 /// `POST /sync/v1/commit`: ops applied in order, in one transaction, under one seq.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CommitRequest {
     pub ns: NamespaceId,
     /// Up to where the asker knows the namespace: nothing is done for who builds on commits that
@@ -270,12 +289,14 @@ pub struct CommitRequest {
 /// A commit in the history of a namespace. The same seq under another epoch is another commit:
 /// the server's data was restored from a backup in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Point {
     pub epoch: Epoch,
     pub seq: Seq,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Op {
     pub key: OpKey,
     #[serde(flatten)]
@@ -284,6 +305,7 @@ pub struct Op {
 
 /// One change of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Change {
     /// New content for a file: a new version. With `create` the file is made at that free place
@@ -390,6 +412,7 @@ impl Change {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CommitReply {
     /// The namespace's seq after the commit.
     pub seq: Seq,
@@ -402,6 +425,7 @@ pub struct CommitReply {
 
 /// What became of one op. Ops are independent: one that fails leaves the others as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum OpResult {
     Done {
@@ -419,6 +443,7 @@ pub enum OpResult {
 
 /// `POST /sync/v1/changes`: what changed after `cursor`, whole commits, at most about `limit` rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ChangesRequest {
     pub ns: NamespaceId,
     /// 0 lists the namespace from the start.
@@ -439,6 +464,7 @@ pub struct ChangesRequest {
 
 /// Rows in their present state. Nodes come with every dirent that names them; apply nodes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ChangesReply {
     pub nodes: Vec<NodeRow>,
     pub dirents: Vec<DirentRow>,
@@ -462,6 +488,7 @@ pub struct ChangesReply {
 
 /// What a member may do in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Viewer,
@@ -471,6 +498,7 @@ pub enum Role {
 
 /// A node as the server has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NodeRow {
     pub node: NodeId,
     pub kind: NodeKind,
@@ -505,6 +533,7 @@ pub struct NodeRow {
 
 /// An entry of a directory; without a child it was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DirentRow {
     pub parent: NodeId,
     pub name: Name,
@@ -514,6 +543,7 @@ pub struct DirentRow {
 
 /// `POST /sync/v1/list`: one directory, in name order, for a client that lacks it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ListRequest {
     pub ns: NamespaceId,
     pub parent: NodeId,
@@ -524,6 +554,7 @@ pub struct ListRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ListReply {
     pub nodes: Vec<NodeRow>,
     pub dirents: Vec<DirentRow>,
@@ -534,12 +565,14 @@ pub struct ListReply {
 
 /// `POST /sync/v1/poll`: held until one of the namespaces is past its cursor, or the time is up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PollRequest {
     pub cursors: Vec<PollCursor>,
     pub timeout_secs: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PollCursor {
     pub ns: NamespaceId,
     pub seq: Seq,
@@ -550,6 +583,7 @@ pub struct PollCursor {
 
 /// A hint: these namespaces have something new. Never data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PollReply {
     pub changed: Vec<NamespaceId>,
     /// Wait this long before the next poll (seconds).

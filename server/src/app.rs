@@ -21,15 +21,20 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api;
+use crate::api::Link;
 use crate::api::Shared;
 use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
 use crate::blocks::KeyRing;
 use crate::config::Config;
+use crate::config::ConfigError;
 use crate::config::Role;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::drive::files::Turns;
+use crate::drive::files::complete::Completion;
+use crate::drive::seal::Seal;
 use crate::host;
 use crate::jobs;
 use crate::metadata::DbError;
@@ -43,6 +48,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How often held long polls look for commits of other processes.
 const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(500);
 
+/// How often stored uploads that nobody asks for are ended.
+const LEFT_UPLOADS_EVERY: Duration = Duration::from_secs(30);
+
 /// A running server.
 pub struct Server {
     addr: SocketAddr,
@@ -51,6 +59,7 @@ pub struct Server {
     serving: JoinHandle<io::Result<()>>,
     watching: JoinHandle<()>,
     working: Option<JoinHandle<()>>,
+    ending: Option<JoinHandle<()>>,
     _lock: File,
 }
 
@@ -72,9 +81,11 @@ impl Server {
             let data = config.data.clone();
             tokio::spawn(jobs::serve(drive.clone(), data, has_jobs, stop.subscribe()))
         });
+        let ends = config.roles.contains(&Role::Api);
+        let ending = ends.then(|| tokio::spawn(end_left_uploads(drive.clone())));
         let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
         let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
-        Ok(Self { addr, drive, stop, serving, watching, working, _lock: lock })
+        Ok(Self { addr, drive, stop, serving, watching, working, ending, _lock: lock })
     }
 
     /// The address that it listens on.
@@ -110,6 +121,9 @@ impl Server {
         {
             // Its steps are transactions; the next process goes on with the job.
             working.abort();
+        }
+        if let Some(ending) = &self.ending {
+            ending.abort();
         }
         let store = self.drive.store.clone();
         host::blocking(move || store.close()).await?;
@@ -161,14 +175,17 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let keys = KeyRing::load(&config.data, known.is_none())?;
     let fingerprint = keys.fingerprint();
     let quota = config.default_quota_bytes;
-    let (noted, server_id) = store
+    let secret = uuid::Uuid::from_bytes(host::random()).simple().to_string()
+        + &uuid::Uuid::from_bytes(host::random()).simple().to_string();
+    let (noted, server_id, secret) = store
         .write(move |sql| {
             let noted = server::note_once(sql, KEY_NOTE, &fingerprint)?;
             let fresh = uuid::Uuid::from_bytes(host::random()).simple().to_string();
             if let Some(quota) = quota {
                 server::set_note(sql, QUOTA_NOTE, &quota.to_string())?;
             }
-            Ok::<_, DbError>((noted, server::note_once(sql, "server_id", &fresh)?))
+            let server_id = server::note_once(sql, "server_id", &fresh)?;
+            Ok::<_, DbError>((noted, server_id, server::note_once(sql, SEAL_NOTE, &secret)?))
         })
         .await?;
     if noted != keys.fingerprint() {
@@ -193,6 +210,15 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
             .await??
         }
     };
+    let seal = Seal::from_secret(&secret);
+    let completion = match &config.api_url {
+        None => Completion::Here,
+        Some(url) => {
+            let link =
+                Link::new(url, seal.clone()).map_err(|e| ConfigError(format!("--api-url: {e}")))?;
+            Completion::There(Arc::new(link))
+        }
+    };
     Ok(Drive {
         store,
         blocks,
@@ -206,11 +232,15 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),
         work: Work::default(),
+        seal,
+        turns: Turns::default(),
+        completion,
     })
 }
 
 const KEY_NOTE: &str = "master_key_fingerprint";
 const QUOTA_NOTE: &str = "default_quota_bytes";
+const SEAL_NOTE: &str = "seal_secret";
 
 /// Quota of an account that is added without one (bytes).
 pub async fn default_quota_bytes(store: &Store, config: &Config) -> anyhow::Result<u64> {
@@ -255,6 +285,16 @@ fn lock_data(dir: &Path) -> anyhow::Result<File> {
             dir.display()
         ),
         Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Ends uploads that are stored and whose end was lost with a process.
+async fn end_left_uploads(drive: Drive) {
+    loop {
+        tokio::time::sleep(LEFT_UPLOADS_EVERY).await;
+        if let Err(error) = drive.end_left_uploads().await {
+            tracing::warn!(%error, "uploads that were left cannot be looked for");
+        }
     }
 }
 

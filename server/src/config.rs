@@ -47,6 +47,8 @@ pub struct Config {
     /// Folder of packs.
     pub blocks: PathBuf,
     pub roles: Vec<Role>,
+    /// Address of a process with the role api, for one without it.
+    pub api_url: Option<String>,
     pub file_max_bytes: u64,
     /// Quota of accounts that are made without one; none leaves what was set before.
     pub default_quota_bytes: Option<u64>,
@@ -102,6 +104,10 @@ pub struct Settings {
     /// What this process does, separated by commas: api, blocks, notify, jobs [default: all]
     #[arg(long, value_name = "LIST")]
     pub roles: Option<String>,
+    /// Where a process with the role api is, for one without it: uploads whose last block is stored
+    /// are ended there, e.g. http://127.0.0.1:7440
+    #[arg(long, value_name = "URL")]
+    pub api_url: Option<String>,
     /// Listen beyond this machine although nothing encrypts the traffic
     #[arg(long)]
     pub insecure: bool,
@@ -132,6 +138,7 @@ impl Config {
             metadata: data.join("metadata.db"),
             blocks: data.join("blocks"),
             roles: ALL_ROLES.to_vec(),
+            api_url: None,
             file_max_bytes: FILE_MAX_BYTES_DEFAULT,
             default_quota_bytes: None,
             min_free_bytes: MIN_FREE_BYTES_DEFAULT,
@@ -171,6 +178,12 @@ impl Config {
         }
         if let Some(list) = flags.roles.or(file.roles) {
             config.roles = parse_roles(&list)?;
+        }
+        config.api_url = flags.api_url.or(file.api_url);
+        if config.api_url.is_some() && config.roles.contains(&Role::Api) {
+            return Err(ConfigError(
+                "--api-url is for a process without the role api; this one has it".into(),
+            ));
         }
         if let Some(text) = flags.max_file.or(file.max_file) {
             config.file_max_bytes = parse_size(&text)?;

@@ -16,6 +16,7 @@ use crate::node::TimeNs;
 
 /// `POST /sync/v1/events`: commits in the order asked, each with all its events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventsRequest {
     pub ns: NamespaceId,
     /// Only what happened to this node or, of a folder, at and below it.
@@ -31,6 +32,7 @@ pub struct EventsRequest {
 
 /// Which commits, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
     /// Behind this seq, oldest first.
@@ -44,6 +46,7 @@ pub enum Span {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventsReply {
     pub commits: Vec<CommitEvents>,
     /// Where the next page goes on; none when this was the last one.
@@ -60,6 +63,7 @@ pub struct EventsReply {
 
 /// What one commit did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CommitEvents {
     pub seq: Seq,
     /// When (server clock), by whom (e-mail), and from which device.
@@ -72,6 +76,7 @@ pub struct CommitEvents {
 
 /// The events of a commit, as they are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Told {
     pub folders: Vec<EventFolder>,
     pub events: Vec<Event>,
@@ -85,6 +90,7 @@ pub struct Told {
 
 /// A folder that something happened in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventFolder {
     pub node: NodeId,
     /// None for the root of the namespace.
@@ -97,6 +103,7 @@ pub struct EventFolder {
 
 /// A place in one of the folders listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventPlace {
     #[serde(rename = "in")]
     pub folder: u32,
@@ -104,6 +111,7 @@ pub struct EventPlace {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// It was made, at `to`.
@@ -128,6 +136,7 @@ pub enum EventKind {
 
 /// One thing that happened to one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
     pub kind: EventKind,
     pub node: NodeId,
@@ -148,6 +157,7 @@ pub struct Event {
 
 /// Files that one device deleted or rewrote within a short time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MassChange {
     pub deleted: u64,
     pub rewritten: u64,

@@ -16,6 +16,7 @@ use crate::node::TimeNs;
 
 /// A node by its id, or by the path where it is or last was: names from the namespace's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Which {
     Node(NodeId),
@@ -24,6 +25,7 @@ pub enum Which {
 
 /// `POST /sync/v1/versions`: versions of a file, newest first, also of one in the trash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VersionsRequest {
     pub ns: NamespaceId,
     pub of: Which,
@@ -34,6 +36,7 @@ pub struct VersionsRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VersionsReply {
     /// The file as it is now; its `version` is the current one.
     pub row: NodeRow,
@@ -46,6 +49,7 @@ pub struct VersionsReply {
 
 /// One version of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VersionRow {
     pub version: VersionNo,
     /// Length of the content (bytes).
@@ -62,6 +66,7 @@ pub struct VersionRow {
 
 /// `POST /sync/v1/keep`: pins a version, or lets it go again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct KeepRequest {
     pub ns: NamespaceId,
     pub node: NodeId,
@@ -70,6 +75,7 @@ pub struct KeepRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct KeepReply {
     /// Versions of the file that are kept now.
     pub kept: u32,
@@ -78,6 +84,7 @@ pub struct KeepReply {
 /// `POST /sync/v1/past`: what stood in a folder at a time and is another now, in name order. The
 /// folder may be in the trash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PastRequest {
     pub ns: NamespaceId,
     pub folder: NodeId,
@@ -89,6 +96,7 @@ pub struct PastRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PastReply {
     pub entries: Vec<PastEntry>,
     /// Where the next page starts; none when this was the last.
@@ -99,6 +107,7 @@ pub struct PastReply {
 /// A node under one name. Told of: every live folder (something may differ below it), live files
 /// with another content then, what was deleted since, and what has taken such a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PastEntry {
     pub name: Name,
     pub node: NodeId,
@@ -123,6 +132,7 @@ pub struct PastEntry {
 /// trash. Without a name, of each name the one that was deleted last, in name order; with one, all
 /// that had it, the one that was deleted last first. The folder may be in the trash, too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GoneRequest {
     pub ns: NamespaceId,
     pub folder: NodeId,
@@ -135,6 +145,7 @@ pub struct GoneRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GoneReply {
     pub entries: Vec<GoneEntry>,
     /// Where the next page starts; none when this was the last.
@@ -144,6 +155,7 @@ pub struct GoneReply {
 
 /// A file or folder in the trash, under its last name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GoneEntry {
     pub name: Name,
     pub node: NodeId,
@@ -156,6 +168,7 @@ pub struct GoneEntry {
 /// `POST /sync/v1/trash`: what is in the trash, newest first; or one thing with all that went along
 /// with it, parents first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TrashRequest {
     pub ns: NamespaceId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +180,7 @@ pub struct TrashRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TrashReply {
     pub entries: Vec<TrashEntry>,
     pub more: bool,
@@ -177,6 +191,7 @@ pub struct TrashReply {
 
 /// Something that was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TrashEntry {
     pub node: NodeId,
     pub kind: NodeKind,
@@ -200,12 +215,14 @@ pub struct TrashEntry {
 /// The way back of something deleted: `base` is a live folder, and the folders of `lost` have to
 /// come back below it, one in the other, before the thing can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WayBack {
     pub base: NodeId,
     pub lost: Vec<LostFolder>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LostFolder {
     pub node: NodeId,
     pub name: Name,
@@ -213,11 +230,13 @@ pub struct LostFolder {
 
 /// `POST /sync/v1/trash/empty`: nothing that is in the trash now is listed or restored any more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EmptyRequest {
     pub ns: NamespaceId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EmptyReply {
     /// Files and folders that left the trash.
     pub nodes: u64,

@@ -17,8 +17,17 @@ use drivefs_core::wire::TokenRequest;
 use super::Shared;
 use super::error::ApiError;
 use super::json::Body;
+use super::openapi::Refused;
 use crate::auth::Asker;
 
+#[utoipa::path(
+    post,
+    path = "/auth/v1/login",
+    tag = "auth",
+    request_body = LoginRequest,
+    responses((status = 200, description = "Done", body = LoginReply), Refused),
+    security(()),
+)]
 pub async fn login(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -27,6 +36,12 @@ pub async fn login(
     Ok(Json(shared.drive.login(request, peer.ip()).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/auth/v1/logout",
+    tag = "auth",
+    responses((status = 204, description = "Done"), Refused),
+)]
 pub async fn logout(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -35,6 +50,12 @@ pub async fn logout(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[utoipa::path(
+    get,
+    path = "/auth/v1/tokens",
+    tag = "auth",
+    responses((status = 200, description = "Done", body = TokenList), Refused),
+)]
 pub async fn list_tokens(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -42,6 +63,13 @@ pub async fn list_tokens(
     Ok(Json(shared.drive.list_tokens(asker).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/auth/v1/tokens",
+    tag = "auth",
+    request_body = TokenRequest,
+    responses((status = 200, description = "Done", body = TokenReply), Refused),
+)]
 pub async fn make_token(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
@@ -50,6 +78,13 @@ pub async fn make_token(
     Ok(Json(shared.drive.make_token(asker, request).await?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/auth/v1/tokens/{name}",
+    tag = "auth",
+    params(("name" = String, Path, description = "Name of the device or token")),
+    responses((status = 204, description = "Done"), Refused),
+)]
 pub async fn revoke_token(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,

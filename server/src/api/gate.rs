@@ -12,6 +12,8 @@ use drivefs_core::wire::WIRE_VERSION;
 
 use super::Shared;
 use super::error::ApiError;
+use super::files;
+use crate::auth::Asker;
 use crate::auth::token;
 
 /// Refuses clients of another protocol version.
@@ -39,17 +41,40 @@ pub async fn known_asker(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let header = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let Some(text) = header.and_then(token::from_header) else {
-        return ApiError::new(ErrorCode::Unauthorized, "this address needs a token")
-            .hint("send the header Authorization: Bearer dfs_...")
-            .into_response();
-    };
-    match shared.drive.asker(text).await {
+    match asker(&shared, token_of(&request)).await {
         Ok(asker) => {
             request.extensions_mut().insert(asker);
             next.run(request).await
         }
-        Err(e) => ApiError::from(e).into_response(),
+        Err(e) => e.into_response(),
     }
+}
+
+/// The same for the file API, whose clients expect another shape of refusal.
+pub async fn known_file_asker(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let style = files::style_of(request.uri().path(), request.headers());
+    match asker(&shared, token_of(&request)).await {
+        Ok(asker) => {
+            request.extensions_mut().insert(asker);
+            next.run(request).await
+        }
+        Err(e) => files::unauthorized(style, e),
+    }
+}
+
+fn token_of(request: &Request) -> Option<String> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    header.and_then(token::from_header).map(str::to_owned)
+}
+
+async fn asker(shared: &Shared, token: Option<String>) -> Result<Asker, ApiError> {
+    let Some(token) = token else {
+        return Err(ApiError::new(ErrorCode::Unauthorized, "this address needs a token")
+            .hint("send the header Authorization: Bearer dfs_..."));
+    };
+    Ok(shared.drive.asker(&token).await?)
 }

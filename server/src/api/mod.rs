@@ -3,17 +3,22 @@
 //! Knows no rules of the drive; turns requests into use cases and their errors into answers.
 
 mod auth;
+mod callback;
 mod error;
+mod files;
 mod gate;
 mod health;
 mod inside;
 mod json;
 mod meter;
+mod openapi;
 mod serve;
 mod sync;
 
+pub use callback::Link;
 pub use inside::Inside;
 pub use meter::install as install_metrics;
+pub use openapi::text as openapi_text;
 pub use serve::serve;
 
 use std::time::Duration;
@@ -92,10 +97,21 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     if !roles.is_empty() {
         routes = routes.route_layer(from_fn(gate::wire_version));
     }
+    if roles.contains(&Role::Api) {
+        let stored = post(callback::stored).layer(small());
+        routes = routes.route(callback::PATH, stored);
+    }
+    // Clients of the file API know no version of the sync protocol.
+    let known = from_fn_with_state(shared.clone(), gate::known_file_asker);
+    routes = routes.merge(files::routes(roles).route_layer(known));
+    if roles.contains(&Role::Notify) {
+        routes = routes.merge(files::longpolls());
+    }
     routes
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::document))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn(meter::measure))

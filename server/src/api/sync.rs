@@ -48,10 +48,18 @@ use super::error::ApiError;
 use super::json::Body;
 use super::json::Raw;
 use super::meter;
+use super::openapi::Octets;
+use super::openapi::Refused;
 use crate::auth::Asker;
 
 type Known = Extension<Asker>;
 
+#[utoipa::path(
+    get,
+    path = "/sync/v1/account",
+    tag = "sync",
+    responses((status = 200, description = "Done", body = Account), Refused),
+)]
 pub async fn account(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -59,6 +67,13 @@ pub async fn account(
     Ok(Json(shared.drive.account(asker).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/missing",
+    tag = "sync",
+    request_body = MissingRequest,
+    responses((status = 200, description = "Done", body = MissingReply), Refused),
+)]
 pub async fn missing(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -72,6 +87,14 @@ pub struct PacksQuery {
     ns: NamespaceId,
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/packs",
+    tag = "sync",
+    request_body(content = Octets, content_type = "application/octet-stream"),
+    params(("ns" = NamespaceId, Query, description = "Namespace whose owner gets the blocks")),
+    responses((status = 200, description = "Done", body = PackReply), Refused),
+)]
 pub async fn packs(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -83,6 +106,13 @@ pub async fn packs(
     Ok(Json(shared.drive.upload(asker, query.ns, body).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/blocks",
+    tag = "sync",
+    request_body = BlocksRequest,
+    responses((status = 200, description = "Done"), Refused),
+)]
 pub async fn blocks(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -103,6 +133,13 @@ pub async fn blocks(
     Ok(response)
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/commit",
+    tag = "sync",
+    request_body = CommitRequest,
+    responses((status = 200, description = "Done", body = CommitReply), Refused),
+)]
 pub async fn commit(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -111,6 +148,13 @@ pub async fn commit(
     Ok(Json(shared.drive.commit(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/changes",
+    tag = "sync",
+    request_body = ChangesRequest,
+    responses((status = 200, description = "Done", body = ChangesReply), Refused),
+)]
 pub async fn changes(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -119,6 +163,13 @@ pub async fn changes(
     Ok(Json(shared.drive.changes(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/list",
+    tag = "sync",
+    request_body = ListRequest,
+    responses((status = 200, description = "Done", body = ListReply), Refused),
+)]
 pub async fn list(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -127,6 +178,13 @@ pub async fn list(
     Ok(Json(shared.drive.list(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/poll",
+    tag = "sync",
+    request_body = PollRequest,
+    responses((status = 200, description = "Done", body = PollReply), Refused),
+)]
 pub async fn poll(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -135,6 +193,13 @@ pub async fn poll(
     Ok(Json(shared.drive.poll(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/versions",
+    tag = "sync",
+    request_body = VersionsRequest,
+    responses((status = 200, description = "Done", body = VersionsReply), Refused),
+)]
 pub async fn versions(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -143,6 +208,13 @@ pub async fn versions(
     Ok(Json(shared.drive.versions(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/keep",
+    tag = "sync",
+    request_body = KeepRequest,
+    responses((status = 200, description = "Done", body = KeepReply), Refused),
+)]
 pub async fn keep(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -151,6 +223,13 @@ pub async fn keep(
     Ok(Json(shared.drive.keep_version(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/events",
+    tag = "sync",
+    request_body = EventsRequest,
+    responses((status = 200, description = "Done", body = EventsReply), Refused),
+)]
 pub async fn events(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -159,6 +238,13 @@ pub async fn events(
     Ok(Json(shared.drive.events(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/past",
+    tag = "sync",
+    request_body = PastRequest,
+    responses((status = 200, description = "Done", body = PastReply), Refused),
+)]
 pub async fn past(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -167,6 +253,13 @@ pub async fn past(
     Ok(Json(shared.drive.past(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/gone",
+    tag = "sync",
+    request_body = GoneRequest,
+    responses((status = 200, description = "Done", body = GoneReply), Refused),
+)]
 pub async fn gone(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -175,6 +268,13 @@ pub async fn gone(
     Ok(Json(shared.drive.gone(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/trash",
+    tag = "sync",
+    request_body = TrashRequest,
+    responses((status = 200, description = "Done", body = TrashReply), Refused),
+)]
 pub async fn trash(
     State(shared): State<Shared>,
     Extension(asker): Known,
@@ -183,6 +283,13 @@ pub async fn trash(
     Ok(Json(shared.drive.trash(asker, request).await?))
 }
 
+#[utoipa::path(
+    post,
+    path = "/sync/v1/trash/empty",
+    tag = "sync",
+    request_body = EmptyRequest,
+    responses((status = 200, description = "Done", body = EmptyReply), Refused),
+)]
 pub async fn empty_trash(
     State(shared): State<Shared>,
     Extension(asker): Known,

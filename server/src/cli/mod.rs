@@ -2,6 +2,7 @@
 
 mod jobs;
 mod mount;
+mod openapi;
 mod policy;
 mod serve;
 mod user;
@@ -36,6 +37,8 @@ enum Command {
     Jobs(jobs::Jobs),
     Gc(jobs::Gc),
     Policy(policy::PolicyArgs),
+    /// Print the OpenAPI document of all routes
+    Openapi,
 }
 
 /// Runs a command; the error's text is for people.
@@ -47,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Jobs(args) => jobs::list(args),
         Command::Gc(args) => jobs::gc(args),
         Command::Policy(args) => policy::run(args),
+        Command::Openapi => openapi::run(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The collection: finds blocks that nothing refers to, and lets them go.
 //!
-//! It runs in rounds. A round marks what the versions of an account list, and goes through the
+//! It runs in rounds. A round marks what the versions of an account list and what its uploads under
+//! way have stored, and goes through the
 //! account's blocks: what is not marked and old enough is *doomed*; what an earlier round doomed and
 //! this one does not find either is removed; what was doomed and is marked is spared. A doomed block
 //! counts as not held by whoever wants to refer to it anew: they upload it again, which ends its
@@ -32,6 +33,7 @@ use super::DriveError;
 use crate::clock;
 use crate::metadata::blocks;
 use crate::metadata::space;
+use crate::metadata::space::PartMark;
 
 /// Versions read at once.
 const VERSIONS_A_STEP: u32 = 500;
@@ -135,6 +137,8 @@ struct Mark {
     part: Part,
     spaces: VecDeque<NamespaceId>,
     after: Option<(NodeId, VersionNo)>,
+    /// When these are done: the parts of uploads under way.
+    upload: Option<PartMark>,
     marks: HashSet<u64>,
     /// Segments that were met, and those that are still to be read.
     met: HashSet<u64>,
@@ -240,6 +244,16 @@ impl Round {
             return Ok(Some(Stage::Mark(mark)));
         }
         let Some(ns) = mark.spaces.front().copied() else {
+            let after = mark.upload.clone();
+            let parts = drive
+                .store
+                .read(move |sql| space::upload_parts(sql, owner, after.as_ref(), VERSIONS_A_STEP))
+                .await?;
+            parts.iter().for_each(|(_, hash)| mark.note(hash));
+            if parts.len() == VERSIONS_A_STEP as usize {
+                mark.upload = parts.into_iter().last().map(|(at, _)| at);
+                return Ok(Some(Stage::Mark(mark)));
+            }
             let Mark { part, marks, .. } = mark;
             return Ok(Some(Stage::Sweep { marks, part, after: part.begin() }));
         };
@@ -456,6 +470,7 @@ async fn begin_mark(drive: &Drive, owner: UserId, part: Part) -> Result<Stage, D
         part,
         spaces: spaces.into(),
         after: None,
+        upload: None,
         marks: HashSet::new(),
         met: HashSet::new(),
         segments: Vec::new(),

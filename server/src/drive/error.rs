@@ -44,6 +44,8 @@ pub enum DriveError {
     Blocks(#[from] BlocksError),
     #[error(transparent)]
     Db(DbError),
+    #[error("the part of the server that ends uploads cannot be reached; the bytes are stored")]
+    Away,
     #[error("{0}")]
     Internal(String),
 }
@@ -63,7 +65,9 @@ impl DriveError {
             Self::CursorExpired => ErrorCode::CursorExpired,
             Self::CursorLost => ErrorCode::CursorLost,
             Self::Blocks(BlocksError::Full) | Self::Db(DbError::Full) => ErrorCode::StorageFull,
-            Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => ErrorCode::Unavailable,
+            Self::BlocksMoved | Self::Away | Self::Db(DbError::Busy | DbError::Closed) => {
+                ErrorCode::Unavailable
+            }
             Self::Blocks(BlocksError::Cold) => ErrorCode::BeingRestored,
             Self::Blocks(_) | Self::Db(_) | Self::Internal(_) => ErrorCode::Internal,
         }
@@ -83,6 +87,7 @@ impl DriveError {
                 "the server's operator has to free or add disk space; nothing was stored, try again \
                  later"
             }
+            Self::Away => "ask for the state of the upload again",
             Self::BlocksMoved | Self::Db(DbError::Busy | DbError::Closed) => "try again",
             Self::Blocks(BlocksError::Cold) => {
                 "they come back by themselves; how long that takes is up to the archive"

@@ -7,12 +7,14 @@ pub mod commit;
 pub mod compact;
 pub mod download;
 pub mod events;
+pub mod files;
 pub mod gone;
 pub mod history;
 pub mod login;
 pub mod mounts;
 pub mod policy;
 pub mod prune;
+pub mod seal;
 pub mod tiers;
 pub mod trash;
 pub mod upload;
@@ -63,6 +65,10 @@ pub struct Drive {
     pub epoch: Epoch,
     pub limiter: Arc<Limiter>,
     pub work: Work,
+    pub seal: seal::Seal,
+    /// Who adds to which upload.
+    pub turns: files::Turns,
+    pub completion: files::complete::Completion,
 }
 
 impl Drive {

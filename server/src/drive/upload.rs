@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::mem::take;
 
 use bytes::Bytes;
 use drivefs_core::codec;
@@ -32,17 +33,31 @@ use crate::blocks::BlocksError;
 use crate::blocks::KeyRing;
 use crate::clock;
 use crate::host;
+use crate::metadata::DbError;
+use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::blocks::NewPack;
 
-/// Level at which the server compresses again what came as a delta.
-const LEVEL: i32 = 1;
+/// Level at which the server compresses what comes whole, or came as a delta.
+pub(super) const LEVEL: i32 = 1;
 
 /// A pack ready to be stored.
-struct Built {
-    pack: NewPack,
-    bytes: Vec<u8>,
-    locations: Vec<Location>,
+pub(super) struct Built {
+    pub pack: NewPack,
+    pub bytes: Vec<u8>,
+    pub locations: Vec<Location>,
+}
+
+impl Built {
+    /// Notes the pack and its blocks; answers how many were new to the account.
+    pub fn note(&self, sql: &mut dyn Sql, owner: UserId) -> Result<u32, DbError> {
+        blocks::insert_pack(sql, &self.pack, self.locations.len())?;
+        let mut stored = 0;
+        for at in &self.locations {
+            stored += u32::from(blocks::insert(sql, owner, self.pack.pack, at)?);
+        }
+        Ok(stored)
+    }
 }
 
 impl Drive {
@@ -103,18 +118,9 @@ impl Drive {
     async fn keep(&self, owner: UserId, built: Built) -> Result<u32, DriveError> {
         let drive = self.clone();
         let keeping = tokio::spawn(async move {
-            drive.blocks.put(built.pack.pack, built.bytes).await?;
-            drive
-                .store
-                .write(move |sql| {
-                    blocks::insert_pack(sql, &built.pack, built.locations.len())?;
-                    let mut stored = 0;
-                    for at in &built.locations {
-                        stored += u32::from(blocks::insert(sql, owner, built.pack.pack, at)?);
-                    }
-                    Ok(stored)
-                })
-                .await
+            let mut built = built;
+            drive.blocks.put(built.pack.pack, take(&mut built.bytes)).await?;
+            Ok(drive.store.write(move |sql| built.note(sql, owner)).await?)
         });
         keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
     }
@@ -162,35 +168,53 @@ fn build(
     if fresh.is_empty() {
         return Ok(None);
     }
-    let pack = PackId::from_parts(clock::now_millis(), host::random());
-    let (key, wrapped_key) = keys.new_pack_key(pack);
     let capacity = fresh.iter().map(|f| f.encoded.len()).sum();
-    let head = Head { pack, owner, wrapped_key };
-    let mut builder = PackBuilder::new(&head, key, capacity, fresh.len());
+    let mut open = OpenPack::new(owner, keys, capacity, fresh.len());
     for frame in fresh {
         let base = frame.base.and_then(|hash| bases.get(&hash)).map(|b| b.plain.as_slice());
         let plain = checked(frame, base)?;
         match frame.codec {
             Codec::Raw | Codec::Zstd if frame.encoded.len() <= plain.len() => {
-                builder.push(frame.hash, frame.codec, frame.block_len, frame.encoded);
+                open.builder.push(frame.hash, frame.codec, frame.block_len, frame.encoded);
             }
             // A delta is stored on its own feet, and what compression made longer, raw.
             _ => {
                 let encoded = codec::encode(&plain, LEVEL)
                     .map_err(|e| DriveError::Internal(e.to_string()))?;
-                builder.push(frame.hash, encoded.codec, frame.block_len, &encoded.bytes);
+                open.builder.push(frame.hash, encoded.codec, frame.block_len, &encoded.bytes);
             }
         }
     }
-    let (bytes, locations) = builder.finish();
-    let pack = NewPack {
-        pack,
-        owner,
-        size: bytes.len() as u64,
-        wrapped_key: wrapped_key.to_vec(),
-        created: clock::now_secs(),
-    };
-    Ok(Some(Built { pack, bytes, locations }))
+    Ok(Some(open.finish()))
+}
+
+/// A pack that is being filled.
+pub(super) struct OpenPack {
+    head: Head,
+    pub builder: PackBuilder,
+}
+
+impl OpenPack {
+    /// `capacity`: bytes of all blocks together as they are pushed, `blocks`: their number.
+    pub fn new(owner: UserId, keys: &KeyRing, capacity: usize, blocks: usize) -> Self {
+        let pack = PackId::from_parts(clock::now_millis(), host::random());
+        let (key, wrapped_key) = keys.new_pack_key(pack);
+        let head = Head { pack, owner, wrapped_key };
+        let builder = PackBuilder::new(&head, key, capacity, blocks);
+        Self { head, builder }
+    }
+
+    pub fn finish(self) -> Built {
+        let (bytes, locations) = self.builder.finish();
+        let pack = NewPack {
+            pack: self.head.pack,
+            owner: self.head.owner,
+            size: bytes.len() as u64,
+            wrapped_key: self.head.wrapped_key.to_vec(),
+            created: clock::now_secs(),
+        };
+        Built { pack, bytes, locations }
+    }
 }
 
 /// The block of a frame, if it is the one that its name says.

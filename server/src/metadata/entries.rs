@@ -30,8 +30,8 @@ pub fn set(
     seq: Seq,
 ) -> Result<(), DbError> {
     sql.exec(
-        "INSERT INTO dirent (ns, parent, name, child, changed_seq) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (ns, parent, name) DO UPDATE SET child = ?4, changed_seq = ?5",
+        "INSERT INTO dirent (ns, parent, name, child, changed_seq, first_seq)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (ns, parent, name) DO UPDATE SET child = ?4, changed_seq = ?5",
         params![ns, place.parent, place.name.as_bytes(), child, seq],
     )?;
     Ok(())
@@ -66,6 +66,45 @@ pub fn place(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Option<
         Ok(Place { parent: r.get(0)?, name })
     })
     .transpose()
+}
+
+/// All places of a node.
+pub fn places(sql: &mut dyn Sql, ns: NamespaceId, node: NodeId) -> Result<Vec<Place>, DbError> {
+    sql.query(
+        "SELECT parent, name FROM dirent WHERE ns = ?1 AND child = ?2 ORDER BY parent, name",
+        params![ns, node],
+    )?
+    .iter()
+    .map(|r| {
+        let name = Name::new(r.get::<Vec<u8>>(1)?).map_err(|_| DbError::Decode("name"))?;
+        Ok(Place { parent: r.get(0)?, name })
+    })
+    .collect()
+}
+
+/// True when the last change of an entry was its first: nothing had that name before.
+pub fn is_first(sql: &mut dyn Sql, ns: NamespaceId, place: &Place) -> Result<bool, DbError> {
+    let row = sql.query_one(
+        "SELECT 1 FROM dirent
+         WHERE ns = ?1 AND parent = ?2 AND name = ?3 AND first_seq = changed_seq",
+        params![ns, place.parent, place.name.as_bytes()],
+    )?;
+    Ok(row.is_some())
+}
+
+/// True when a directory has an entry that has not changed since a seq.
+pub fn has_older(
+    sql: &mut dyn Sql,
+    ns: NamespaceId,
+    parent: NodeId,
+    seq: Seq,
+) -> Result<bool, DbError> {
+    let row = sql.query_one(
+        "SELECT 1 FROM dirent WHERE ns = ?1 AND parent = ?2 AND child IS NOT NULL
+         AND changed_seq <= ?3 LIMIT 1",
+        params![ns, parent, seq],
+    )?;
+    Ok(row.is_some())
 }
 
 pub fn is_empty(sql: &mut dyn Sql, ns: NamespaceId, parent: NodeId) -> Result<bool, DbError> {

@@ -23,6 +23,7 @@ pub mod space;
 pub mod tiers;
 pub mod tokens;
 pub mod trash;
+pub mod uploads;
 pub mod value;
 pub mod versions;
 

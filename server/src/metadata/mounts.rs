@@ -19,3 +19,11 @@ pub fn insert(
     )?;
     Ok(())
 }
+
+/// Mount nodes that show a namespace, and the namespaces they are in. Some may be deleted.
+pub fn of(sql: &mut dyn Sql, target: NamespaceId) -> Result<Vec<(NamespaceId, NodeId)>, DbError> {
+    sql.query("SELECT ns, node FROM mount WHERE target = ?1 ORDER BY ns, node", params![target])?
+        .iter()
+        .map(|r| Ok((r.get(0)?, r.get(1)?)))
+        .collect()
+}

@@ -70,6 +70,18 @@ pub fn membership(
         .transpose()
 }
 
+/// All namespaces of which `user` is a member.
+pub fn of_user(sql: &mut dyn Sql, user: UserId) -> Result<Vec<Namespace>, DbError> {
+    sql.query(
+        "SELECT n.ns, n.owner, n.seq, n.root, n.pruned_seq, n.emptied_seq
+         FROM member m JOIN namespace n ON n.ns = m.ns WHERE m.user = ?1 ORDER BY n.ns",
+        params![user],
+    )?
+    .iter()
+    .map(namespace_of)
+    .collect()
+}
+
 /// Locks the namespace for the rest of the transaction and reads it.
 pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbError> {
     // An update that changes nothing locks the row on every database.

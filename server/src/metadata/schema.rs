@@ -13,7 +13,7 @@ pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE, super::uploads::TABLES];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {

@@ -151,13 +151,35 @@ pub fn doom(
     Ok(changed > 0)
 }
 
-/// Something refers to a doomed block after all.
-pub fn spare(sql: &mut dyn Sql, owner: UserId, hash: BlockHash) -> Result<(), DbError> {
-    sql.exec(
+/// Something refers to a block: it is not doomed any more. False when it is not here at all.
+pub fn spare(sql: &mut dyn Sql, owner: UserId, hash: BlockHash) -> Result<bool, DbError> {
+    let changed = sql.exec(
         "UPDATE block SET doomed = NULL WHERE owner = ?1 AND hash = ?2",
         params![owner, hash],
     )?;
-    Ok(())
+    Ok(changed > 0)
+}
+
+/// Where the parts of an account's uploads have been listed up to: upload and offset.
+pub type PartMark = (Vec<u8>, u64);
+
+/// Blocks that uploads under way have stored, behind `after`.
+pub fn upload_parts(
+    sql: &mut dyn Sql,
+    user: UserId,
+    after: Option<&PartMark>,
+    limit: u32,
+) -> Result<Vec<(PartMark, BlockHash)>, DbError> {
+    let (upload, at) = after.cloned().unwrap_or_default();
+    let first = after.is_none();
+    sql.query(
+        "SELECT upload, at, hash FROM upload_part
+         WHERE user = ?1 AND (?4 = 1 OR (upload, at) > (?2, ?3)) ORDER BY upload, at LIMIT ?5",
+        params![user, &upload[..], at, first, limit],
+    )?
+    .iter()
+    .map(|r| Ok(((r.get(0)?, r.get(1)?), r.get(2)?)))
+    .collect()
 }
 
 /// Removes a block that is still doomed by the round that was seen.

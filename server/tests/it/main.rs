@@ -4,12 +4,15 @@
 mod blocks;
 mod changes;
 mod commit;
+mod cursors;
 mod events;
+mod files;
 mod gc_kills;
 mod gone;
 mod history;
 mod login;
 mod model;
+mod openapi;
 mod poll;
 mod process;
 mod quota;

@@ -273,6 +273,31 @@ async fn lists_of_blocks_are_followed() {
 }
 
 #[tokio::test]
+async fn what_an_upload_under_way_has_stored_stays_until_it_ends_or_is_given_up() {
+    const PART: usize = 9 << 20;
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    let drive = world.server.drive();
+    let bytes = noise(7, 2 * PART);
+    let at = alice.begin(serde_json::json!({ "path": "/large", "size": bytes.len() })).await;
+    let total = bytes.len();
+    let first = format!("0-{}/{total}", PART - 1);
+    assert_eq!(alice.part(&at, &first, &bytes[..PART]).await.status, 308);
+    alice.upload(&[b"of nobody".to_vec()]).await;
+    let done = rounds(drive, 0).await;
+    assert_eq!((done.doomed, done.removed), (1, 1));
+    // A block that was found unused is wanted after all.
+    let wanted = "UPDATE block SET doomed = 3";
+    world.server.store().write(|sql| sql.exec(wanted, &[]).map(drop)).await.unwrap();
+    let rest = format!("{PART}-{}/{total}", total - 1);
+    round(drive, 3).await;
+    let put = alice.part(&at, &rest, &bytes[PART..]).await;
+    assert!(put.status == 200 || put.status == 201, "{} {}", put.status, put.json);
+    rounds(drive, 4).await;
+    assert!(alice.bytes_at("/large").await == bytes);
+}
+
+#[tokio::test]
 async fn packs_with_little_in_them_are_written_anew() {
     let world = World::new().await;
     let alice = world.person("alice").await;

@@ -258,6 +258,12 @@ fn dispatch(work: &mut Work<'_>, change: &Change, prepared: &Prepared) -> Result
     }
 }
 
+/// A commit that changes nothing: those who watch the namespace look, and find an upload under way.
+pub(super) fn announce(sql: &mut dyn Sql, ns: NamespaceId, epoch: Epoch) -> Result<(), DriveError> {
+    let namespace = namespaces::lock(sql, ns)?.ok_or(DriveError::NoNamespace)?;
+    Ok(namespaces::set_seq(sql, ns, namespace.seq + 1, epoch)?)
+}
+
 /// A commit by the server itself: shows `target` at a place of the locked namespace `at`.
 pub(super) fn mount_in_root(
     sql: &mut dyn Sql,
