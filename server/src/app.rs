@@ -29,6 +29,11 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::drive::backup::RESTORING;
+use crate::drive::fsck::Progress;
+use crate::drive::rotate;
+use crate::drive::rotate::KEY_NOTE;
+use crate::drive::rotate::Rotated;
 use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Store;
@@ -47,7 +52,7 @@ pub struct Server {
     drive: Drive,
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
-    watching: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
     _lock: File,
 }
 
@@ -57,6 +62,7 @@ impl Server {
         make_data_dir(&config.data)?;
         let lock = lock_data(&config.data)?;
         let drive = open_drive(&config, None).await?;
+        note_keys(&drive).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -64,14 +70,26 @@ impl Server {
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
-        let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
-        Ok(Self { addr, drive, stop, serving, watching, _lock: lock })
+        let roles = config.roles.clone();
+        let serving = tokio::spawn(api::serve(listener, shared, roles, stopped));
+        let mut background = vec![
+            tokio::spawn(watch_foreign_commits(drive.clone())),
+            tokio::spawn(resume_rotation(config.clone(), drive.clone())),
+        ];
+        if config.scrub_rate > 0 {
+            background.push(tokio::spawn(drive.clone().scrub_forever(config.scrub_rate)));
+        }
+        Ok(Self { addr, drive, stop, serving, background, _lock: lock })
     }
 
     /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Everything behind the doors, for checks in process.
+    pub fn drive(&self) -> &Drive {
+        &self.drive
     }
 
     /// The store, for accounts to be added in process.
@@ -91,7 +109,7 @@ impl Server {
                 serving.abort();
             }
         }
-        self.watching.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         let store = self.drive.store.clone();
         host::blocking(move || store.close()).await?;
         Ok(())
@@ -101,8 +119,59 @@ impl Server {
 /// Opens the metadata of a data folder, for commands that work beside a running server.
 pub fn open_store(config: &Config) -> anyhow::Result<Store> {
     make_data_dir(&config.data)?;
+    refuse_half_restored(&config.data)?;
     Store::open(&config.metadata)
         .with_context(|| format!("cannot open the database {}", config.metadata.display()))
+}
+
+/// Everything behind the doors, for commands that work beside a running server; the data must be
+/// there already.
+pub async fn open_existing(config: &Config) -> anyhow::Result<Drive> {
+    if !config.metadata.exists() {
+        bail!(
+            "there is no drivefs data at {}; give its folder with --data DIR",
+            config.metadata.display()
+        );
+    }
+    open_drive(config, None).await
+}
+
+/// Rotates the master key; one process does so at a time.
+pub async fn rotate_key(
+    config: &Config,
+    drive: &Drive,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Rotated> {
+    let _lock = try_lock(&config.data.join("rotate.lock"))?
+        .context("another process is changing the master key")?;
+    if !drive.keys.is_rotatable() {
+        let serving = try_lock(&config.data.join("lock"))?.is_none();
+        let knows = drive.store.read(|sql| server::note(sql, SERVING_KEYS_NOTE)).await?;
+        let newest = drive.keys.fingerprint();
+        if serving && !knows.unwrap_or_default().contains(&newest) {
+            bail!(
+                "the running server does not know the key {newest}: start it again with the same \
+                 DRIVEFS_MASTER_KEY first"
+            );
+        }
+    }
+    Ok(rotate::rotate(drive, progress).await?)
+}
+
+/// Finishes a rotation that was cut off.
+async fn resume_rotation(config: Config, drive: Drive) {
+    let resumed = match rotate::is_pending(&drive).await {
+        Ok(false) => return,
+        Ok(true) => rotate_key(&config, &drive, &Arc::default()).await,
+        Err(e) => Err(e.into()),
+    };
+    match resumed {
+        Ok(rotated) => tracing::info!(new = %rotated.new, "the rotation of the master key is done"),
+        Err(e) => tracing::warn!(
+            error = format!("{e:#}"),
+            "the rotation of the master key is not done; run drivefs-server rotate-key"
+        ),
+    }
 }
 
 /// A server without a socket: for simulations.
@@ -147,7 +216,7 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
             Ok::<_, DbError>((noted, server::note_once(sql, "server_id", &fresh)?))
         })
         .await?;
-    if noted != keys.fingerprint() {
+    if !keys.fingerprints().contains(&noted) {
         bail!(
             "the master key is not the one that this data was sealed with (fingerprint {} instead \
              of {noted}); put back {}/master.key from its backup, or check DRIVEFS_MASTER_KEY",
@@ -165,7 +234,11 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         blocks,
         keys,
         hub: Hub::default(),
-        limits: Limits { file_max_bytes: config.file_max_bytes },
+        limits: Limits {
+            file_max_bytes: config.file_max_bytes,
+            session_idle_secs: config.session_idle_secs,
+            token_max_secs: config.token_max_secs,
+        },
         server_id,
         epoch: epochs::fresh(),
         limiter: Arc::new(Limiter::default()),
@@ -173,7 +246,8 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     })
 }
 
-const KEY_NOTE: &str = "master_key_fingerprint";
+/// Master keys that the server knows which was started last.
+const SERVING_KEYS_NOTE: &str = "serving_keys";
 const QUOTA_NOTE: &str = "default_quota_bytes";
 
 /// Quota of an account that is added without one (bytes).
@@ -202,22 +276,45 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a restore has not finished is not served: it would be taken for new data.
+fn refuse_half_restored(dir: &Path) -> anyhow::Result<()> {
+    if dir.join(RESTORING).exists() {
+        bail!(
+            "a restore into {} was cut off; run the same drivefs-server restore again",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// For `rotate-key` beside this server.
+async fn note_keys(drive: &Drive) -> anyhow::Result<()> {
+    let known = drive.keys.fingerprints().join(",");
+    Ok(drive.store.write(move |sql| server::set_note(sql, SERVING_KEYS_NOTE, &known)).await?)
+}
+
 /// One server per data folder: the lock goes with the process, however it ends.
 fn lock_data(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    try_lock(&dir.join("lock"))?.with_context(|| {
+        format!(
+            "another drivefs-server already serves {}; stop it first, or give this one its own \
+             --data DIR",
+            dir.display()
+        )
+    })
+}
+
+/// None when another process holds it.
+fn try_lock(path: &Path) -> anyhow::Result<Option<File>> {
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&path)
+        .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "another drivefs-server already serves {}; stop it first, or give this one its own \
-             --data DIR",
-            dir.display()
-        ),
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
     }
 }

@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 const PORT_DEFAULT: u16 = 7440;
 const MIN_FREE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+const SCRUB_RATE_DEFAULT: u64 = 4 * 1024 * 1024;
+const SESSION_IDLE_SECS_DEFAULT: i64 = 365 * 86_400;
 
 /// A setting that cannot be; the text says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,12 @@ pub struct Config {
     pub default_quota_bytes: Option<u64>,
     /// Packs are refused when the data disk has less left (bytes).
     pub min_free_bytes: u64,
+    /// Packs are read again to find damage, so many bytes a second; 0 for never.
+    pub scrub_rate: u64,
+    /// A device that was not seen for so long has to log in again (seconds).
+    pub session_idle_secs: Option<i64>,
+    /// Longest life of a token for scripts (seconds).
+    pub token_max_secs: Option<i64>,
 }
 
 /// Where the data is: for all commands.
@@ -94,6 +102,15 @@ pub struct Settings {
     /// Refuse uploads when the data disk has less free [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub min_free: Option<String>,
+    /// Read all packs again once a week, so many bytes a second; 0 for never [default: 4MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<String>,
+    /// A device that was not seen for so long has to log in again; 0 for never [default: 365d]
+    #[arg(long, value_name = "TIME")]
+    pub session_idle: Option<String>,
+    /// Longest life of tokens for scripts; 0 for any [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub token_lifetime: Option<String>,
     /// In the file alone; as a flag it is in `Place`.
     #[arg(skip)]
     pub data: Option<PathBuf>,
@@ -115,6 +132,9 @@ impl Config {
             file_max_bytes: FILE_MAX_BYTES_DEFAULT,
             default_quota_bytes: None,
             min_free_bytes: MIN_FREE_BYTES_DEFAULT,
+            scrub_rate: SCRUB_RATE_DEFAULT,
+            session_idle_secs: Some(SESSION_IDLE_SECS_DEFAULT),
+            token_max_secs: None,
         }
     }
 
@@ -155,6 +175,15 @@ impl Config {
         }
         if let Some(text) = flags.min_free.or(file.min_free) {
             config.min_free_bytes = parse_size(&text)?;
+        }
+        if let Some(text) = flags.scrub_rate.or(file.scrub_rate) {
+            config.scrub_rate = parse_size(&text)?;
+        }
+        if let Some(text) = flags.session_idle.or(file.session_idle) {
+            config.session_idle_secs = parse_time(&text)?;
+        }
+        if let Some(text) = flags.token_lifetime.or(file.token_lifetime) {
+            config.token_max_secs = parse_time(&text)?;
         }
         if !config.listen.ip().is_loopback() && !config.insecure {
             return Err(ConfigError(format!(
@@ -199,6 +228,21 @@ pub fn parse_size(text: &str) -> Result<u64, ConfigError> {
         }
     };
     if i64::try_from(bytes).is_ok() { Ok(bytes) } else { Err(wrong()) }
+}
+
+/// A time like `90d`, `12h`, `30m` or plain seconds (seconds); none for 0.
+pub fn parse_time(text: &str) -> Result<Option<i64>, ConfigError> {
+    let wrong = || ConfigError(format!("{text:?} is not a time; write e.g. 90d, 12h, 30m"));
+    let trimmed = text.trim();
+    let (number, scale) = match trimmed.as_bytes().last() {
+        Some(b'd') => (&trimmed[..trimmed.len() - 1], 86_400),
+        Some(b'h') => (&trimmed[..trimmed.len() - 1], 3600),
+        Some(b'm') => (&trimmed[..trimmed.len() - 1], 60),
+        Some(b's') => (&trimmed[..trimmed.len() - 1], 1),
+        _ => (trimmed, 1),
+    };
+    let number: u32 = number.trim().parse().map_err(|_| wrong())?;
+    Ok(Some(i64::from(number) * scale).filter(|secs| *secs > 0))
 }
 
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
@@ -262,6 +306,17 @@ mod tests {
         assert_eq!(parse_size("4096"), Ok(4096));
         for wrong in ["", "GiB", "-1", "1 parsec", "99999999999TiB", "1e3"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_read_as_people_write_them() {
+        assert_eq!(parse_time("90d"), Ok(Some(90 * 86_400)));
+        assert_eq!(parse_time("12h"), Ok(Some(43_200)));
+        assert_eq!(parse_time("45"), Ok(Some(45)));
+        assert_eq!(parse_time("0"), Ok(None));
+        for wrong in ["", "d", "-1d", "1w", "99999999999d"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }
 

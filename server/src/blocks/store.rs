@@ -26,6 +26,16 @@ use super::BlocksError;
 use super::space::Space;
 use crate::host;
 
+/// An object in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub pack: PackId,
+    /// Length (bytes).
+    pub size: u64,
+    /// When it was stored (seconds since the Unix epoch).
+    pub modified: i64,
+}
+
 /// The store of all packs; clones share it.
 #[derive(Clone)]
 pub struct BlockStore {
@@ -53,6 +63,32 @@ impl BlockStore {
         let found: Vec<_> = self.objects.list(None).try_collect().await.map_err(error_of)?;
         let name = |meta: &object_store::ObjectMeta| meta.location.filename()?.parse().ok();
         Ok(found.iter().filter_map(name).collect())
+    }
+
+    /// All packs with their lengths, and names of objects that are no packs.
+    pub async fn survey(&self) -> Result<(Vec<Stored>, Vec<String>), BlocksError> {
+        let mut objects = self.objects.list(None);
+        let (mut packs, mut others) = (Vec::new(), Vec::new());
+        while let Some(meta) = objects.try_next().await.map_err(error_of)? {
+            match meta.location.filename().and_then(|name| name.parse().ok()) {
+                Some(pack) if meta.location == path_of(pack) => packs.push(Stored {
+                    pack,
+                    size: meta.size,
+                    modified: meta.last_modified.timestamp(),
+                }),
+                _ => others.push(meta.location.to_string()),
+            }
+        }
+        Ok((packs, others))
+    }
+
+    /// A whole pack; none where there is no such object.
+    pub async fn whole(&self, pack: PackId) -> Result<Option<Bytes>, BlocksError> {
+        let found = match self.objects.get(&path_of(pack)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(error_of)?,
+        };
+        found.bytes().await.map(Some).map_err(error_of)
     }
 
     /// Stores a pack. When this returns, it is on disk.

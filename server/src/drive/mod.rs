@@ -1,14 +1,18 @@
 //! Use cases that all doors share. Knows no HTTP; decides who may do what.
 
 pub mod account;
+pub mod backup;
 pub mod changes;
 pub mod commit;
 pub mod download;
 pub mod events;
+pub mod fsck;
 pub mod gone;
 pub mod history;
 pub mod login;
 pub mod mounts;
+pub mod rotate;
+pub mod scrub;
 pub mod trash;
 pub mod upload;
 pub mod users;
@@ -75,6 +79,10 @@ impl Drive {
 pub struct Limits {
     /// Largest file (bytes).
     pub file_max_bytes: u64,
+    /// A device that was not seen for so long has to log in again.
+    pub session_idle_secs: Option<i64>,
+    /// Longest life of a token for scripts.
+    pub token_max_secs: Option<i64>,
 }
 
 /// Bounds on work under way: cores for what computes, bytes for what holds blocks.

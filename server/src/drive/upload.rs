@@ -26,8 +26,10 @@ use drivefs_core::wire::PackReply;
 use super::Drive;
 use super::DriveError;
 use super::load::Loaded;
+use super::rotate::record_pack;
 use super::writer_of;
 use crate::auth::Asker;
+use crate::blocks::BlocksError;
 use crate::blocks::KeyRing;
 use crate::clock;
 use crate::host;
@@ -36,6 +38,9 @@ use crate::metadata::blocks::NewPack;
 
 /// Level at which the server compresses again what came as a delta.
 const LEVEL: i32 = 1;
+
+/// Of so many packs one is read again after it was written.
+const REREAD_ONE_OF: u32 = 32;
 
 /// A pack ready to be stored.
 struct Built {
@@ -93,22 +98,42 @@ impl Drive {
     /// Blocks before metadata: the pack is on disk, then rows name it. What begins here ends, also
     /// when the client goes away.
     async fn keep(&self, owner: UserId, built: Built) -> Result<u32, DriveError> {
-        let drive = self.clone();
+        let (drive, keys) = (self.clone(), self.keys.clone());
         let keeping = tokio::spawn(async move {
-            drive.blocks.put(built.pack.pack, built.bytes).await?;
+            drive.store_pack(built.pack.pack, built.bytes).await?;
             drive
                 .store
                 .write(move |sql| {
-                    blocks::insert_pack(sql, &built.pack, built.locations.len())?;
+                    let pack = built.pack.pack;
+                    record_pack(sql, &keys, built.pack, built.locations.len())?;
                     let mut stored = 0;
                     for at in &built.locations {
-                        stored += u32::from(blocks::insert(sql, owner, built.pack.pack, at)?);
+                        stored += u32::from(blocks::insert(sql, owner, pack, at)?);
                     }
                     Ok(stored)
                 })
                 .await
         });
         keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
+    }
+}
+
+impl Drive {
+    /// Stores a pack; of some, what came to lie in the store is read again before they count.
+    async fn store_pack(&self, pack: PackId, bytes: Vec<u8>) -> Result<(), DriveError> {
+        let sampled = !host::is_simulated() && host::random::<u32>().is_multiple_of(REREAD_ONE_OF);
+        let hash = sampled.then(|| blake3::hash(&bytes));
+        self.blocks.put(pack, bytes).await?;
+        let Some(hash) = hash else { return Ok(()) };
+        metrics::counter!("drivefs_packs_reread_total").increment(1);
+        let stored = self.blocks.whole(pack).await?;
+        if stored.is_some_and(|stored| blake3::hash(&stored) == hash) {
+            return Ok(());
+        }
+        tracing::error!(pack = %pack, "what was stored is not what was written");
+        metrics::counter!("drivefs_packs_reread_bad_total").increment(1);
+        let what = "what was stored is not what was written".to_owned();
+        Err(BlocksError::Damaged { pack: pack.to_string(), what }.into())
     }
 }
 

@@ -5,8 +5,10 @@
 //! group commit (`store`); a write that was answered is on disk.
 
 pub mod accounts;
+pub mod audit;
 pub mod blocks;
 pub mod changes;
+pub mod check;
 pub mod entries;
 pub mod epochs;
 pub mod events;
@@ -15,7 +17,9 @@ pub mod mounts;
 pub mod namespaces;
 pub mod nodes;
 pub mod ops;
+pub mod scrubbed;
 pub mod server;
+pub mod snapshot;
 pub mod tokens;
 pub mod trash;
 pub mod value;

@@ -13,7 +13,7 @@ pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, OPERATING];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -174,6 +174,20 @@ UPDATE namespace SET events_ns = :now_ns;
 CREATE TABLE mass_counter (
     ns BIGINT NOT NULL, user BIGINT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (ns, user, device)
+);
+";
+
+/// Version 5: what operators need: who did what, and blocks found to be bad.
+const OPERATING: &str = "
+CREATE TABLE audit (
+    audit BIGINT PRIMARY KEY, at_ns BIGINT NOT NULL, kind TEXT NOT NULL, account TEXT NOT NULL,
+    device TEXT NOT NULL, peer TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE INDEX audit_time ON audit (at_ns);
+CREATE TABLE bad_block (
+    -- Without hash: the pack as a whole.
+    pack BLOB NOT NULL, owner BIGINT NOT NULL, hash BLOB NOT NULL, what TEXT NOT NULL,
+    found BIGINT NOT NULL, PRIMARY KEY (pack, owner, hash)
 );
 ";
 

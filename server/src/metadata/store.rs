@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::DbError;
 use super::Sql;
 use super::schema;
+use super::snapshot;
 use super::sqlite::Sqlite;
 use super::writer;
 use super::writer::Message;
@@ -61,6 +62,7 @@ struct Readers {
 impl Store {
     /// Opens the database file, making or refusing its schema. Blocks: for start-up.
     pub fn open(path: &Path) -> Result<Self, DbError> {
+        snapshot::before_upgrade(path)?;
         let mut db = Sqlite::open(path)?;
         schema::ensure(&mut db)?;
         let idle =

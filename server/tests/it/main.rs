@@ -1,17 +1,21 @@
 //! The server over real HTTP on loopback: most tests run it in process, `process` the binary.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod blocks;
 mod changes;
 mod commit;
 mod events;
+mod fsck;
 mod gone;
 mod history;
 mod login;
 mod model;
+mod operators;
 mod poll;
 mod process;
 mod quota;
+mod scrub;
 mod sharing;
 mod trash;
 mod writer;
