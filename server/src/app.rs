@@ -15,12 +15,18 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::bail;
 use rustix::fs::FlockOperation;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api;
+use crate::api::Listening;
 use crate::api::Shared;
 use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
@@ -59,6 +65,7 @@ pub struct Server {
 impl Server {
     /// Starts serving; returns once connections are taken.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(api::Tls::open).transpose()?;
         make_data_dir(&config.data)?;
         let lock = lock_data(&config.data)?;
         let drive = open_drive(&config, None).await?;
@@ -70,8 +77,13 @@ impl Server {
         let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        let roles = config.roles.clone();
-        let serving = tokio::spawn(api::serve(listener, shared, roles, stopped));
+        let listening = Listening {
+            listener,
+            tls,
+            connections_max: connections_max(&config),
+            roles: config.roles.clone(),
+        };
+        let serving = tokio::spawn(api::serve(listening, shared, stopped));
         let mut background = vec![
             tokio::spawn(watch_foreign_commits(drive.clone())),
             tokio::spawn(resume_rotation(config.clone(), drive.clone())),
@@ -248,6 +260,9 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
 
 /// Master keys that the server knows which was started last.
 const SERVING_KEYS_NOTE: &str = "serving_keys";
+/// Open files that connections leave to everything else, and what counts as no limit.
+const FILES_RESERVED: usize = 512;
+const FILES_UNLIMITED: u64 = 1 << 20;
 const QUOTA_NOTE: &str = "default_quota_bytes";
 
 /// Quota of an account that is added without one (bytes).
@@ -274,6 +289,27 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// As many connections as the limit of open files allows, less what databases and packs need.
+fn connections_max(config: &Config) -> usize {
+    let limit = raise_open_files();
+    let open = usize::try_from(limit.unwrap_or(FILES_UNLIMITED)).unwrap_or(usize::MAX);
+    let most = open.saturating_sub(FILES_RESERVED.min(open / 2)).clamp(1, Semaphore::MAX_PERMITS);
+    config.connections_max.map_or(most, |asked| asked.min(most))
+}
+
+/// Takes as many open files as the system gives; answers how many that is, if there is a limit.
+fn raise_open_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit.current = limit.maximum,
+            Err(e) => tracing::warn!(error = %e, "the limit of open files stays as it is"),
+        }
+    }
+    limit.current
 }
 
 /// What a restore has not finished is not served: it would be taken for new data.

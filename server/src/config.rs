@@ -33,12 +33,25 @@ pub enum Role {
 
 pub const ALL_ROLES: [Role; 3] = [Role::Api, Role::Blocks, Role::Notify];
 
+/// PEM files of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate and those that lead to its root.
+    pub cert: PathBuf,
+    /// Private key of it.
+    pub key: PathBuf,
+}
+
 /// Settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
     /// Allows plain HTTP beyond this machine.
     pub insecure: bool,
+    /// None: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Most connections at once; none: as many as the limit of open files allows.
+    pub connections_max: Option<usize>,
     /// Folder of everything that the server keeps, unless the next two say otherwise.
     pub data: PathBuf,
     /// SQLite file.
@@ -93,6 +106,15 @@ pub struct Settings {
     /// Listen beyond this machine although nothing encrypts the traffic
     #[arg(long)]
     pub insecure: bool,
+    /// Certificate chain for HTTPS (PEM file); read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert (PEM file)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Most connections at once [default: what the limit of open files allows]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
     /// Largest file, e.g. 10GiB [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     pub max_file: Option<String>,
@@ -125,6 +147,8 @@ impl Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             insecure: false,
+            tls: None,
+            connections_max: None,
             data: data.to_owned(),
             metadata: data.join("metadata.db"),
             blocks: data.join("blocks"),
@@ -185,11 +209,16 @@ impl Config {
         if let Some(text) = flags.token_lifetime.or(file.token_lifetime) {
             config.token_max_secs = parse_time(&text)?;
         }
-        if !config.listen.ip().is_loopback() && !config.insecure {
+        config.tls = tls_of(flags.tls_cert.or(file.tls_cert), flags.tls_key.or(file.tls_key))?;
+        config.connections_max = flags.max_connections.or(file.max_connections);
+        if config.connections_max == Some(0) {
+            return Err(ConfigError("--max-connections: at least 1".into()));
+        }
+        if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
             return Err(ConfigError(format!(
-                "refusing to listen on {}: this version has no TLS, so passwords and files would \
-                 travel in the clear. Listen on 127.0.0.1 behind a TLS proxy, or add --insecure on \
-                 a network that you trust",
+                "refusing to listen on {} without TLS: passwords and files would travel in the \
+                 clear. Give --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or \
+                 add --insecure on a network that you trust",
                 config.listen
             )));
         }
@@ -257,6 +286,15 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
         .or_else(|| set("HOME").map(|home| home.join(".local/share")))
         .map(|base| base.join("drivefs-server"))
         .ok_or_else(|| ConfigError("there is no home folder; say where with --data DIR".into()))
+}
+
+fn tls_of(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => Err(ConfigError("--tls-cert needs --tls-key beside it".into())),
+        (None, Some(_)) => Err(ConfigError("--tls-key needs --tls-cert beside it".into())),
+    }
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {

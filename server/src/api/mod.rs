@@ -9,12 +9,20 @@ mod health;
 mod inside;
 mod json;
 mod meter;
+mod patient;
 mod serve;
 mod sync;
+mod table;
+mod tls;
 
 pub use inside::Inside;
 pub use meter::install as install_metrics;
+pub use serve::Listening;
 pub use serve::serve;
+pub use table::Access;
+pub use table::ROUTES;
+pub use table::Route;
+pub use tls::Tls;
 
 use std::time::Duration;
 
@@ -30,6 +38,7 @@ use axum::routing::get;
 use axum::routing::post;
 use drivefs_core::limits::JSON_BODY_MAX_BYTES;
 use drivefs_core::limits::PACK_BODY_MAX_BYTES;
+use drivefs_core::limits::POLL_SECS_MAX;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::Role;
@@ -86,7 +95,8 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     if roles.contains(&Role::Notify) {
         let notify = Router::new()
             .route("/sync/v1/poll", post(sync::poll).layer(small()))
-            .route_layer(known);
+            .route_layer(known)
+            .route_layer(from_fn(timed_poll));
         routes = routes.merge(notify);
     }
     if !roles.is_empty() {
@@ -103,7 +113,16 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
 }
 
 async fn timed(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    within(REQUEST_TIMEOUT, request, next).await
+}
+
+/// Long polls bound their own wait; this bounds the sending of the request.
+async fn timed_poll(request: Request, next: Next) -> Response {
+    within(REQUEST_TIMEOUT + Duration::from_secs(POLL_SECS_MAX), request, next).await
+}
+
+async fn within(longest: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => response,
         Err(_) => error::timed_out(),
     }

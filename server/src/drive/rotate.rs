@@ -63,6 +63,12 @@ pub fn record_pack(
     Ok(blocks::insert_pack(sql, &pack, count)?)
 }
 
+/// Fingerprints of the master keys that the packs of a database are under, the newest first.
+pub fn keys_of(sql: &mut dyn Sql) -> Result<Vec<String>, DbError> {
+    let newest = server::note(sql, KEY_NOTE)?;
+    Ok(newest.into_iter().chain(server::note(sql, ROTATING_NOTE)?).collect())
+}
+
 /// True when a rotation was cut off.
 pub async fn is_pending(drive: &Drive) -> Result<bool, DriveError> {
     Ok(drive.store.read(|sql| server::note(sql, ROTATING_NOTE)).await?.is_some())

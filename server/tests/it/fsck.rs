@@ -200,14 +200,24 @@ async fn rows_that_do_not_agree_are_found_and_those_that_can_be_are_set_right() 
         ("UPDATE node SET version = 9 WHERE version = 4", &["head-version", "used"], false),
         (
             "UPDATE node SET version = 2 WHERE version = 4",
-            &["version-order", "version-order", "used"],
+            &["version-order", "version-order"],
             false,
         ),
-        ("UPDATE namespace SET seq = seq - 1 WHERE seq > 5", &["seq"], false),
+        ("UPDATE namespace SET seq = seq - 1 WHERE seq > 5", &["seq", "seq"], false),
         ("DELETE FROM node WHERE deleted_ns IS NOT NULL", &["version-node"], false),
         (
             "DELETE FROM namespace WHERE seq > 5",
-            &["device-user", "member", "node-namespace", "user-root"],
+            &[
+                "member",
+                "node-namespace",
+                "node-namespace",
+                "node-namespace",
+                "node-namespace",
+                "node-namespace",
+                "node-unnamed",
+                "used",
+                "user-root",
+            ],
             false,
         ),
     ];

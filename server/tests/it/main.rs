@@ -1,6 +1,7 @@
 //! The server over real HTTP on loopback: most tests run it in process, `process` the binary.
 #![allow(clippy::unwrap_used)]
 
+mod authz;
 mod backup;
 mod blocks;
 mod changes;
@@ -9,6 +10,7 @@ mod events;
 mod fsck;
 mod gone;
 mod history;
+mod kills;
 mod login;
 mod model;
 mod operators;
@@ -17,6 +19,7 @@ mod process;
 mod quota;
 mod scrub;
 mod sharing;
+mod tls;
 mod trash;
 mod writer;
 

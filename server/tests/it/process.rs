@@ -23,13 +23,13 @@ use crate::world::op_key;
 
 const EMAIL: &str = "alice@example.com";
 
-fn program() -> Command {
+pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drivefs-server"));
     command.env_remove("DRIVEFS_MASTER_KEY").env("RUST_LOG", "warn");
     command
 }
 
-fn run(data: &Path, args: &[&str], input: &str) -> Output {
+pub fn run(data: &Path, args: &[&str], input: &str) -> Output {
     let mut child = program()
         .args(args)
         .arg("--data")
@@ -43,18 +43,18 @@ fn run(data: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// A server process; killed when dropped.
-struct Running {
+pub struct Running {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Running {
-    fn start(data: &Path) -> Self {
+    pub fn start(data: &Path) -> Self {
         let mut child = program()
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
@@ -67,12 +67,12 @@ impl Running {
         Self { child, url }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn terminate(mut self) -> i32 {
+    pub fn terminate(mut self) -> i32 {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         self.child.wait().unwrap().code().unwrap()

@@ -24,6 +24,9 @@ use drivefs_core::id::PackId;
 use super::BlocksError;
 use source::MasterKeys;
 
+/// Most retired keys that a process remembers.
+const FORMER_MAX: usize = 8;
+
 /// The master keys in use; clones share them.
 #[derive(Clone)]
 pub struct KeyRing {
@@ -34,6 +37,8 @@ struct Ring {
     source: Box<dyn MasterKeys>,
     /// Never empty; the newest first.
     keys: RwLock<Vec<Key>>,
+    /// Keys that were retired while this process runs: a pack that is under way may be under one.
+    former: RwLock<Vec<Key>>,
 }
 
 impl KeyRing {
@@ -41,7 +46,7 @@ impl KeyRing {
     pub fn load(data: &Path, may_create: bool) -> Result<Self, BlocksError> {
         let source = source::choose(data);
         let keys = RwLock::new(source.load(may_create)?);
-        Ok(Self { ring: Arc::new(Ring { source, keys }) })
+        Ok(Self { ring: Arc::new(Ring { source, keys, former: RwLock::default() }) })
     }
 
     /// True when the keys can be changed here, and not only by who starts the server.
@@ -69,8 +74,16 @@ impl KeyRing {
 
     /// Reads the keys again.
     pub fn reload(&self) -> Result<(), BlocksError> {
-        let keys = self.ring.source.load(false)?;
-        *self.ring.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        let loaded = self.ring.source.load(false)?;
+        let mut keys = self.ring.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut former = self.ring.former.write().unwrap_or_else(PoisonError::into_inner);
+        for key in keys.iter() {
+            if !loaded.contains(key) && !former.contains(key) {
+                former.insert(0, key.clone());
+            }
+        }
+        former.truncate(FORMER_MAX);
+        *keys = loaded;
         Ok(())
     }
 
@@ -84,7 +97,8 @@ impl KeyRing {
     /// The key of a pack. When none of the keys fits, it may have been rotated since they were read.
     pub fn unwrap(&self, pack: PackId, wrapped: &[u8]) -> Result<Key, DecryptError> {
         let known = self.keys();
-        unwrap(&known, pack, wrapped).or_else(|e| {
+        let former = self.ring.former.read().unwrap_or_else(PoisonError::into_inner).clone();
+        unwrap(&known, pack, wrapped).or_else(|_| unwrap(&former, pack, wrapped)).or_else(|e| {
             self.reload().map_err(|why| {
                 tracing::error!(error = %why, "the master keys cannot be read again");
                 e

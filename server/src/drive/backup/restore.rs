@@ -143,7 +143,10 @@ fn begin(manifest: &Manifest, to: &Target) -> Result<(), BackupError> {
         Err(e) => return Err(e.into()),
     }
     let others = disk::names(&to.data)?;
-    let others = others.iter().filter(|n| *n != "lock" && *n != keys::KEY_FILE).count();
+    // A run that was cut off even before the mark has left a draft of it.
+    let draft = |n: &str| n.starts_with(RESTORING) && n.ends_with(".draft");
+    let known = |n: &str| n == "lock" || n == keys::KEY_FILE || draft(n);
+    let others = others.iter().filter(|n| !known(n)).count();
     let packs = disk::names(&to.blocks)?.len();
     if others > 0 || packs > 0 || to.metadata.exists() {
         return Err(BackupError::Refused(format!(
@@ -152,6 +155,7 @@ fn begin(manifest: &Manifest, to: &Target) -> Result<(), BackupError> {
             keys::KEY_FILE
         )));
     }
+    disk::sweep_drafts(&to.data)?;
     disk::write(&mark, format!("{}\n", manifest.id).as_bytes())?;
     Ok(disk::sync_dir(&to.data)?)
 }

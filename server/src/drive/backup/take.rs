@@ -25,6 +25,7 @@ use super::super::Drive;
 use super::super::DriveError;
 use super::super::fsck::Progress;
 use super::super::fsck::examine;
+use super::super::rotate;
 use super::BackupError;
 use super::disk;
 use super::manifest;
@@ -174,6 +175,7 @@ impl Backup<'_> {
         .await?;
         let mut copy = snapshot::Copy::open(&self.dir.join(&file))?;
         let schema = snapshot::version(copy.sql())?;
+        self.taken.keys = rotate::keys_of(copy.sql())?;
         let (count, _) = check::packs_total(copy.sql())?;
         progress.begin("packs", count);
         let mut after = None;
@@ -264,7 +266,6 @@ impl Backup<'_> {
         self.taken.packs = self.list.len() as u64;
         self.taken.bytes = self.list.values().map(|l| l.size).sum();
         self.taken.damaged.sort();
-        self.taken.keys = self.drive.keys.fingerprints();
         let manifest = Manifest {
             format: manifest::FORMAT,
             id: self.taken.id.clone(),

@@ -75,7 +75,7 @@ pub fn look(sql: &mut dyn Sql, progress: &Arc<Progress>) -> Result<Rows, DbError
     Ok(out)
 }
 
-pub const BY_HAND: &str = "no repair is safe here: restore a backup, or ask with this line";
+pub const BY_HAND: &str = "there is no safe repair: compare with a backup, or restore it";
 
 fn versions(sql: &mut dyn Sql, out: &mut Rows, progress: &Arc<Progress>) -> Result<(), DbError> {
     progress.begin("versions", 0);
