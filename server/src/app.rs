@@ -86,6 +86,7 @@ impl Server {
         let serving = tokio::spawn(api::serve(listening, shared, stopped));
         let mut background = vec![
             tokio::spawn(watch_foreign_commits(drive.clone())),
+            tokio::spawn(drive.clone().gauge_forever()),
             tokio::spawn(resume_rotation(config.clone(), drive.clone())),
         ];
         if config.scrub_rate > 0 {

@@ -18,6 +18,7 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, ApiErr
 
 /// Metrics as Prometheus reads them.
 pub async fn metrics(State(shared): State<Shared>) -> String {
+    shared.drive.gauge();
     shared.metrics.run_upkeep();
     shared.metrics.render()
 }

@@ -14,6 +14,7 @@ mod serve;
 mod sync;
 mod table;
 mod tls;
+mod trace;
 
 pub use inside::Inside;
 pub use meter::install as install_metrics;
@@ -109,6 +110,7 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn(meter::measure))
+        .layer(from_fn(trace::identify))
         .with_state(shared)
 }
 

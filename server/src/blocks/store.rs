@@ -65,6 +65,11 @@ impl BlockStore {
         Ok(found.iter().filter_map(name).collect())
     }
 
+    /// Room that is left for packs, and all there is (bytes), if that is known.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        self.space.room()
+    }
+
     /// All packs with their lengths, and names of objects that are no packs.
     pub async fn survey(&self) -> Result<(Vec<Stored>, Vec<String>), BlocksError> {
         let mut objects = self.objects.list(None);

@@ -69,7 +69,11 @@ impl Drive {
     ) -> Result<LoginReply, DriveError> {
         let device = checked_name(&request.device)?;
         let email = users::checked_email(&request.email).map_err(|_| DriveError::BadCredentials)?;
+        let outcome = |outcome: &'static str| {
+            metrics::counter!("drivefs_logins_total", "outcome" => outcome).increment(1);
+        };
         self.limiter.attempt(&email, peer, clock::now_secs()).map_err(|secs| {
+            outcome("limited");
             DriveError::TooManyLogins { retry_after_secs: secs.unsigned_abs().max(1) }
         })?;
         let wanted = email.clone();
@@ -94,11 +98,13 @@ impl Drive {
                     Some(user) if user.disabled => "the account is disabled",
                     Some(_) => "wrong password",
                 };
+                outcome("failed");
                 self.note_audit(told(Kind::LoginFailed, &device, why)).await;
                 return Err(DriveError::BadCredentials);
             }
         };
         self.limiter.succeeded(&email, peer);
+        outcome("ok");
         let login = told(Kind::Login, &device, "");
 
         let (text, hash) = token::make();

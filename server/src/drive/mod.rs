@@ -7,6 +7,7 @@ pub mod commit;
 pub mod download;
 pub mod events;
 pub mod fsck;
+pub mod gauges;
 pub mod gone;
 pub mod history;
 pub mod login;
@@ -115,6 +116,14 @@ impl Work {
         })
         .await
         .map_err(|e| DriveError::Internal(e.to_string()))
+    }
+
+    /// Cores and MiB of blocks in use, each of how many.
+    pub fn in_use(&self) -> [(usize, usize); 2] {
+        let cores = available_parallelism().map_or(2, usize::from);
+        let mib = WORK_MIB as usize;
+        [(&self.cores, cores), (&self.mib, mib)]
+            .map(|(free, all)| (all.saturating_sub(free.available_permits()), all))
     }
 
     /// Waits until `bytes` more may be held; they are returned with the permit.

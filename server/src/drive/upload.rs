@@ -22,6 +22,7 @@ use drivefs_core::pack::Head;
 use drivefs_core::pack::Location;
 use drivefs_core::pack::PackBuilder;
 use drivefs_core::wire::PackReply;
+use tracing::Instrument;
 
 use super::Drive;
 use super::DriveError;
@@ -99,7 +100,7 @@ impl Drive {
     /// when the client goes away.
     async fn keep(&self, owner: UserId, built: Built) -> Result<u32, DriveError> {
         let (drive, keys) = (self.clone(), self.keys.clone());
-        let keeping = tokio::spawn(async move {
+        let keeping = async move {
             drive.store_pack(built.pack.pack, built.bytes).await?;
             drive
                 .store
@@ -113,7 +114,8 @@ impl Drive {
                     Ok(stored)
                 })
                 .await
-        });
+        };
+        let keeping = tokio::spawn(keeping.in_current_span());
         keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
     }
 }

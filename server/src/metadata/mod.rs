@@ -47,6 +47,10 @@ pub enum DbError {
          use a newer drivefs-server"
     )]
     Newer { found: i64, known: i64 },
+    #[error(
+        "the data has format {found}, this program knows up to {known}: use a newer drivefs-server"
+    )]
+    NewerFormat { found: i64, known: i64 },
     #[error("a row has an unexpected {0}")]
     Decode(&'static str),
     #[error("the database is closed")]

@@ -65,7 +65,7 @@ pub const NEWEST: i64 = schema::VERSION;
 
 /// Keeps a copy of a database that this program is about to upgrade, beside it. An older copy of
 /// the same version stays: it cannot be one that was upgraded half-way.
-pub(super) fn before_upgrade(path: &Path) -> Result<(), DbError> {
+pub fn before_upgrade(path: &Path) -> Result<(), DbError> {
     let Some(found) = outdated(path)? else { return Ok(()) };
     let mut kept = path.as_os_str().to_owned();
     kept.push(format!(".before-upgrade-from-{found}"));

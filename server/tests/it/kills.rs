@@ -46,7 +46,7 @@ fn cut_off(args: &[&str], data: &Path, after: Duration) -> bool {
 /// how often it was killed.
 fn cut_off_until_done(args: &[&str], data: &Path) -> u32 {
     for round in 0..200u32 {
-        if cut_off(args, data, Duration::from_millis(20 + u64::from(round) * 7)) {
+        if cut_off(args, data, Duration::from_millis(20 + u64::from(round) * 25)) {
             return round;
         }
     }

@@ -12,6 +12,7 @@ mod gone;
 mod history;
 mod kills;
 mod login;
+mod metrics;
 mod model;
 mod operators;
 mod poll;

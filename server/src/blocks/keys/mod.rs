@@ -108,6 +108,23 @@ impl KeyRing {
         })
     }
 
+    /// As `unwrap`, also under keys that were retired: the head of a pack keeps the one that it was
+    /// written with. For repairs.
+    pub fn unwrap_head(&self, pack: PackId, wrapped: &[u8]) -> Result<Key, DecryptError> {
+        self.unwrap(pack, wrapped).or_else(|e| {
+            let retired = self.ring.source.retired().map_err(|why| {
+                tracing::warn!(error = %why, "retired keys cannot be read");
+                e
+            })?;
+            unwrap(&retired, pack, wrapped)
+        })
+    }
+
+    /// A pack key under the newest master key.
+    pub fn wrap(&self, pack: PackId, key: &Key) -> [u8; WRAPPED_BYTES] {
+        wrap(&self.newest(), pack, key)
+    }
+
     /// The pack's key wrapped by the master key called `by`; none when it already is.
     pub fn rewrapped(
         &self,
@@ -194,6 +211,7 @@ mod tests {
         let after = KeyRing::load(dir.path(), false).expect("read");
         assert_eq!(after.unwrap(pack(1), &again), Ok(key));
         assert!(after.unwrap(pack(1), &wrapped).is_err());
+        assert!(after.unwrap_head(pack(1), &wrapped).is_ok(), "for repairs");
         let retired = fs::read_to_string(dir.path().join(RETIRED_FILE)).expect("kept");
         assert!(retired.contains(&old), "backups made before need it");
         let mode = fs::metadata(dir.path().join(RETIRED_FILE)).expect("there").permissions().mode();

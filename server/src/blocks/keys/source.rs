@@ -35,6 +35,8 @@ pub trait MasterKeys: Send + Sync {
     fn store(&self, keys: &[Key]) -> Result<(), BlocksError>;
     /// Keeps keys aside that are not in use any more.
     fn retire(&self, keys: &[Key]) -> Result<(), BlocksError>;
+    /// Those kept aside.
+    fn retired(&self) -> Result<Vec<Key>, BlocksError>;
 }
 
 /// The environment where it has keys, else the file of a data folder.
@@ -66,6 +68,10 @@ impl MasterKeys for EnvironmentKeys {
 
     fn retire(&self, keys: &[Key]) -> Result<(), BlocksError> {
         self.store(keys)
+    }
+
+    fn retired(&self) -> Result<Vec<Key>, BlocksError> {
+        Ok(Vec::new())
     }
 }
 
@@ -135,6 +141,16 @@ impl MasterKeys for FileKeys {
             }
         }
         self.write(RETIRED_FILE, &text)
+    }
+
+    fn retired(&self) -> Result<Vec<Key>, BlocksError> {
+        let path = self.data.join(RETIRED_FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(|e| unreadable(&path.display().to_string(), &e))?,
+        };
+        let keys = text.lines().filter_map(|line| line.split(' ').nth(1)).filter_map(unhex);
+        Ok(keys.map(Key::from_bytes).collect())
     }
 }
 

@@ -211,7 +211,6 @@ impl Backup<'_> {
         let (drive, dir) = (self.drive, self.dir.clone());
         let mut copies =
             stream::iter(wanted).map(|row| copy_pack(drive, &dir, row)).buffer_unordered(at_once);
-        let mut lines = String::new();
         let mut whole = true;
         while let Some(copied) = copies.next().await {
             progress.add(1);
@@ -225,7 +224,8 @@ impl Backup<'_> {
                     self.list.insert(pack, listed);
                     if good {
                         self.known.insert(pack, listed);
-                        lines.push_str(&manifest::line_of(pack, &listed));
+                        // At once: a run that is cut off has not worked for nothing.
+                        self.journal.write_all(manifest::line_of(pack, &listed).as_bytes())?;
                     } else {
                         // Looked at again next time: it may be whole by then.
                         self.taken.damaged.push(pack);
@@ -233,8 +233,6 @@ impl Backup<'_> {
                 }
             }
         }
-        drop(copies);
-        self.journal.write_all(lines.as_bytes())?;
         Ok(whole)
     }
 

@@ -156,12 +156,13 @@ fn copies(
         Some(row) => row,
         None => {
             let head = pack::parse_head(bytes).ok().filter(|h| h.pack == id)?;
+            let key = keys.unwrap_head(id, &head.wrapped_key).ok()?;
             PackRow {
                 pack: id,
                 owner: head.owner,
                 size: bytes.len() as u64,
                 blocks: 0,
-                wrapped_key: head.wrapped_key.to_vec(),
+                wrapped_key: keys.wrap(id, &key).to_vec(),
             }
         }
     };
