@@ -43,6 +43,7 @@ use crate::drive::rotate::Rotated;
 use crate::host;
 use crate::metadata::DbError;
 use crate::metadata::Store;
+use crate::metadata::check;
 use crate::metadata::epochs;
 use crate::metadata::server;
 use crate::notify::Hub;
@@ -240,6 +241,12 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let (dir, min_free) = (config.blocks.clone(), config.min_free_bytes);
     let blocks = match packs {
         Some(packs) => packs,
+        None if !dir.join("00").is_dir() && has_packs(&store).await? => bail!(
+            "{} holds no packs, and the database names some: is its disk mounted? Where packs are \
+             lost for good, make the folder {} and see drivefs-server fsck",
+            dir.display(),
+            dir.join("00").display()
+        ),
         None => host::blocking(move || BlockStore::open_local(&dir, min_free)).await??,
     };
     Ok(Drive {
@@ -322,6 +329,10 @@ fn refuse_half_restored(dir: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+async fn has_packs(store: &Store) -> anyhow::Result<bool> {
+    Ok(!store.read(|sql| check::packs(sql, None, 1)).await?.is_empty())
 }
 
 /// For `rotate-key` beside this server.

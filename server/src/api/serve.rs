@@ -45,7 +45,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(15);
 const NEXT_REQUEST: Duration = Duration::from_secs(100);
 /// A connection on which nothing can be written for so long is given up.
 const WRITE_STALL: Duration = Duration::from_secs(60);
-/// Longest head of a request (bytes), and most headers in it.
+/// Most headers of a request, and longest head over HTTP/2 (bytes). Over HTTP/1 the bound is the
+/// buffer of hyper (400 KiB); a smaller one would slow down uploads.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Most requests at once on a connection of HTTP/2.
@@ -187,8 +188,7 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(NEXT_REQUEST)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_MAX_BYTES);
+        .max_headers(HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

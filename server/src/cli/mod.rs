@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a data folder until told to stop (SIGTERM, SIGINT)
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Add, list and change accounts; works while the server runs
     #[command(subcommand)]
     User(user::User),
@@ -57,7 +57,7 @@ enum Command {
 /// Runs a command; the error's text is for people.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve(serve) => serve::run(serve),
+        Command::Serve(serve) => serve::run(*serve),
         Command::User(user) => user::run(user),
         Command::Fsck(args) => fsck::run(args),
         Command::Scrub(args) => scrub::run(args),

@@ -152,16 +152,15 @@ async fn damage_is_told_on_either_side_and_a_good_copy_is_not_replaced_by_a_bad_
     assert!(check(&world, LOOK).await.clean, "put back from the backup");
     // A pack that is bad before it is ever copied is told.
     alice.file("three", &noise(3, 1000)).await;
-    let new = packs(world.dir.path()).into_iter().find(|p| {
-        let inside = p.strip_prefix(world.dir.path().join("blocks")).unwrap();
-        !to.join("blocks").join(inside).exists()
-    });
-    let new = new.unwrap();
+    let copy_of =
+        |p: &Path| to.join("blocks").join(p.strip_prefix(world.dir.path().join("blocks")).unwrap());
+    let new = packs(world.dir.path()).into_iter().find(|p| !copy_of(p).exists()).unwrap();
     flip(&new, 200);
     let taken = take(&world, &to).await.unwrap();
     assert_eq!(taken.damaged.len(), 1);
     flip(&new, 200);
     assert_eq!(take(&world, &to).await.unwrap().damaged, []);
+    assert_eq!(fs::read(copy_of(&new)).unwrap(), fs::read(&new).unwrap(), "the good one is kept");
     // A backup that rots is told, by `verify` and by `restore`.
     flip(&kept, 300);
     let verified = backup::verify(&to, &Arc::default()).unwrap();

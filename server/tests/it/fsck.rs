@@ -264,6 +264,22 @@ async fn broken_copy(world: &World, statement: &'static str) -> World {
 }
 
 #[tokio::test]
+async fn a_server_whose_packs_are_not_mounted_does_not_start() {
+    let (world, _alice) = lived_in().await;
+    let World { server, dir } = world;
+    server.stop().await.unwrap();
+    let blocks = dir.path().join("blocks");
+    fs::rename(&blocks, dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&blocks).unwrap();
+    let config = || drivefs_server::config::Config::local(dir.path());
+    let refused = drivefs_server::app::Server::start(config()).await.err().unwrap().to_string();
+    assert!(refused.contains("mounted"), "{refused}");
+    fs::remove_dir(&blocks).unwrap();
+    fs::rename(dir.path().join("elsewhere"), &blocks).unwrap();
+    drivefs_server::app::Server::start(config()).await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_block_whose_pack_is_lost_is_found_again_in_a_pack_that_lost_the_race() {
     let world = World::new().await;
     let alice = world.person("alice").await;

@@ -114,7 +114,7 @@ async fn who_connects_and_says_nothing_whole_is_sent_away() {
         }
     });
     let endless =
-        [b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: ".to_vec(), vec![b'x'; 200_000]].concat();
+        [b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: ".to_vec(), vec![b'x'; 600_000]].concat();
     let mut stream = TcpStream::connect(world.server.addr()).unwrap();
     let _ = std::io::Write::write_all(&mut stream, &endless);
     let mut answer = [0; 12];

@@ -245,10 +245,23 @@ async fn database(from: &Path, manifest: &Manifest, to: &Target) -> Result<(), B
     blocking(move || {
         // All of it into the one file that is renamed.
         snapshot::settle(&draft)?;
+        drop_upgrade_copies(&draft)?;
         fs::rename(&draft, &metadata)?;
         disk::sync_dir(metadata.parent().unwrap_or(&data))?;
         fs::remove_file(data.join(RESTORING))?;
         Ok(disk::sync_dir(&data)?)
     })
     .await
+}
+
+/// The backup itself is what the database was before it was brought up.
+fn drop_upgrade_copies(draft: &Path) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (draft.parent(), draft.file_name()) else { return Ok(()) };
+    let prefix = format!("{}.before-upgrade", name.to_string_lossy());
+    for name in disk::names(dir)? {
+        if name.starts_with(&prefix) {
+            fs::remove_file(dir.join(name))?;
+        }
+    }
+    Ok(())
 }

@@ -81,11 +81,17 @@ pub async fn take(
     progress: &Arc<Progress>,
 ) -> Result<Taken, BackupError> {
     let _lock = prepare(dir, &drive.server_id)?;
-    let (known, last) = match Manifest::read(dir)? {
+    let (mut known, last) = match Manifest::read(dir)? {
         None => (HashMap::new(), None),
-        Some(last) => (last.list(dir)?, Some(last)),
+        Some(last) => {
+            let mut known = last.list(dir)?;
+            // Copied again: they may be whole by now.
+            for pack in &last.damaged {
+                known.remove(pack);
+            }
+            (known, Some(last))
+        }
     };
-    let mut known = known;
     let (journalled, _) = manifest::read_list(&dir.join(JOURNAL))?;
     known.extend(journalled);
     let journal =
