@@ -241,7 +241,7 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let (dir, min_free) = (config.blocks.clone(), config.min_free_bytes);
     let blocks = match packs {
         Some(packs) => packs,
-        None if !dir.join("00").is_dir() && has_packs(&store).await? => bail!(
+        None if is_empty(&dir)? && has_packs(&store).await? => bail!(
             "{} holds no packs, and the database names some: is its disk mounted? Where packs are \
              lost for good, make the folder {} and see drivefs-server fsck",
             dir.display(),
@@ -329,6 +329,14 @@ fn refuse_half_restored(dir: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// True for a folder without entries, and where there is none.
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        entries => Ok(entries?.next().is_none()),
+    }
 }
 
 async fn has_packs(store: &Store) -> anyhow::Result<bool> {

@@ -103,10 +103,13 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     if !roles.is_empty() {
         routes = routes.route_layer(from_fn(gate::wire_version));
     }
-    routes
+    let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route_layer(from_fn(timed));
+    routes
+        .merge(health)
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn(meter::measure))

@@ -93,13 +93,11 @@ pub async fn serve(
                 continue;
             }
         };
-        metrics::counter!("drivefs_connections_total").increment(1);
-        metrics::gauge!("drivefs_connections")
-            .set((connections_max - room.available_permits()) as f64);
+        let open = Open::count();
         let one = Connection { peer, router: router.clone(), stopped: stopped.clone() };
         let tls = tls.clone();
         connections.spawn(async move {
-            let _permit: OwnedSemaphorePermit = permit;
+            let _held: (OwnedSemaphorePermit, Open) = (permit, open);
             match tls {
                 None => one.serve(Patient::new(stream, WRITE_STALL)).await,
                 Some(tls) => match tokio::time::timeout(FIRST_REQUEST, tls.accept(stream)).await {
@@ -113,8 +111,24 @@ pub async fn serve(
     drop(listener);
     stopping.send_replace(true);
     while connections.join_next().await.is_some() {}
-    metrics::gauge!("drivefs_connections").set(0.0);
     Ok(())
+}
+
+/// A connection as the metrics count it.
+struct Open;
+
+impl Open {
+    fn count() -> Self {
+        metrics::counter!("drivefs_connections_total").increment(1);
+        metrics::gauge!("drivefs_connections").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!("drivefs_connections").decrement(1.0);
+    }
 }
 
 fn refused(peer: SocketAddr, why: &str) {

@@ -73,6 +73,7 @@ pub fn before_upgrade(path: &Path) -> Result<(), DbError> {
     if kept.exists() {
         return Ok(());
     }
+    tracing::info!(to = %kept.display(), "copying the database before it is upgraded");
     let mut draft = kept.as_os_str().to_owned();
     draft.push(format!(".{:016x}", crate::host::random::<u64>()));
     let draft = Path::new(&draft);
