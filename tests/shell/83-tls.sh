@@ -7,7 +7,7 @@
 pair() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
         -keyout "$T/$1.key" -out "$T/$1.pem" -subj "/CN=$1" \
-        -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' 2>/dev/null
+        -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -addext 'basicConstraints=critical,CA:FALSE' 2>/dev/null
 }
 served() { openssl s_client -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null | openssl x509 -noout -subject; }
 serves() { served | grep -q "$1"; }
@@ -26,8 +26,8 @@ A=$T/alice
 printf 'over TLS' >"$A/file"
 check "a device works over TLS" sync_device alice
 check "plain HTTP is not answered" bash -c "! curl -sf http://127.0.0.1:$PORT/healthz"
-check "HTTP/2 and 1.1 are" bash -c "curl -sf --http2 https://localhost:$PORT/healthz &&
-    curl -sf --http1.1 https://localhost:$PORT/healthz"
+check "HTTP/2 and 1.1 are" bash -c "curl -skf --http2 https://localhost:$PORT/healthz &&
+    curl -skf --http1.1 https://localhost:$PORT/healthz"
 
 # A renewal, half of it first.
 cp "$T/two.pem" "$T/cert.pem"
