@@ -129,6 +129,24 @@ async fn a_damaged_byte_is_one_finding_that_names_block_and_file() {
 }
 
 #[tokio::test]
+async fn a_bad_block_of_a_large_file_names_the_file_by_its_segment() {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    alice.file("small", &noise(1, 3000)).await;
+    large_file(&alice, "large", 300).await;
+    let size = |p: &PathBuf| fs::metadata(p).unwrap().len();
+    let pack = packs(world.dir.path()).into_iter().max_by_key(size).unwrap();
+    flip(&pack, 150);
+    let report = check(&world, LOOK).await;
+    assert_eq!(kinds(&report), ["block"]);
+    assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
+    let large = alice.changes(0, 100).await.unwrap();
+    let named = large.nodes.iter().find(|n| report.notes[0].contains(&n.node.to_string())).unwrap();
+    let size = |content: &Blob| Root::decode(&content.0).unwrap().size();
+    assert_eq!(named.content.as_ref().map(size), Some(30_000));
+}
+
+#[tokio::test]
 async fn every_part_of_a_pack_is_looked_at() {
     let world = World::new().await;
     let alice = world.person("alice").await;

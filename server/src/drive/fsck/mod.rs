@@ -3,6 +3,7 @@
 //! Works beside a running server: rows are compared in one snapshot, packs are read one by one. Only
 //! repairs write, each in a transaction of its own that checks what it builds on.
 
+mod hit;
 mod mend;
 mod packs;
 mod report;
@@ -226,7 +227,7 @@ async fn settle(
         report.found(kind, what, Some(advice));
     }
     if !lost.is_empty() {
-        let hit = drive.store.read(move |sql| rows::listing(sql, &lost, HIT_MAX)).await?;
+        let hit = hit::files(drive, &lost, HIT_MAX).await?;
         report.notes.extend(hit.into_iter().map(|file| format!("hit: {file}")));
     }
     Ok(())

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use drivefs_core::id::BlockHash;
 use drivefs_core::id::PackId;
-use drivefs_core::id::UserId;
 use drivefs_core::manifest::Root;
 use drivefs_core::manifest::SegmentRef;
 
@@ -154,38 +152,4 @@ fn held(
 
 fn lacks(out: &mut Rows, owned: Held, told: &dyn Fn() -> String) {
     out.missing.entry(owned).or_insert_with(told);
-}
-
-/// Versions whose own list names one of these blocks, up to a number.
-pub fn listing(
-    sql: &mut dyn Sql,
-    wanted: &HashSet<(UserId, BlockHash)>,
-    most: usize,
-) -> Result<Vec<String>, DbError> {
-    let mut out = Vec::new();
-    let mut last: Option<HeldVersion> = None;
-    loop {
-        let mut page = check::versions(sql, last.as_ref(), VERSIONS_AT_ONCE)?;
-        for v in &page {
-            let named = match Root::decode(&v.content) {
-                Ok(Root::Inline(entries)) => {
-                    entries.iter().any(|e| wanted.contains(&(v.owner, e.hash)))
-                }
-                Ok(Root::Segmented(refs)) => {
-                    refs.iter().any(|s| wanted.contains(&(v.owner, s.hash)))
-                }
-                Err(_) => false,
-            };
-            if named {
-                out.push(format!("namespace {} file {} version {}", v.ns, v.node, v.version));
-                if out.len() == most {
-                    return Ok(out);
-                }
-            }
-        }
-        last = page.pop();
-        if last.is_none() {
-            return Ok(out);
-        }
-    }
 }
