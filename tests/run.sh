@@ -4,7 +4,7 @@
 # Under 40 minutes on two cores, from nothing. The last line is `N passed, N failed`.
 #
 #   tests/run.sh                everything
-#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts vendored deny cargo api shell)
+#   SKIP="deny shell" tests/run.sh     without these steps (fmt clippy scripts vendored deny cargo fuzz api shell)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export CARGO_TERM_COLOR=never
@@ -21,7 +21,7 @@ as_root() {
 
 # package for each program that is missing
 declare -A package=(
-    [fusermount3]=fuse3 [cc]=gcc [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
+    [fusermount3]=fuse3 [cc]=gcc [c++]=g++ [getfattr]=attr [sqlite3]=sqlite3 [rsync]=rsync [git]=git
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [openssl]=openssl [cmp]=diffutils [ps]=procps
     [vim.tiny]=vim-tiny [tar]=tar [dbus-daemon]=dbus-daemon [dbus-monitor]=dbus-bin
@@ -102,7 +102,7 @@ step() {
 }
 
 scripts() {
-    shellcheck -x tests/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
+    shellcheck -x tests/run.sh fuzz/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
         (cd tests/bench && shellcheck -x -a run.sh && shellcheck -x visibility.sh catchup.sh) &&
         (cd tests/api && shellcheck -x -P ../.. -- *.sh) &&
         (cd tests/soak && shellcheck -x -- *.sh) &&
@@ -171,6 +171,8 @@ step deny deny
 cargo_tests
 [[ " ${SKIP:-} " == *" shell "* ]] || step tools test_tools
 step build cargo build --profile checked --workspace --bins --locked --quiet
+# A slice: five minutes each are `fuzz/run.sh`.
+step fuzz fuzz/run.sh 5
 # Clients of others, from the package index: the file API as they use it.
 step api tests/api/run.sh
 shell_tests

@@ -32,6 +32,11 @@ impl Key {
         Self(bytes)
     }
 
+    /// The key itself, for who keeps it.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Names a key without telling it: the first 8 bytes of a keyed hash.
     pub fn fingerprint(&self) -> [u8; 8] {
         let hash = blake3::keyed_hash(&self.0, b"drivefs key fingerprint");

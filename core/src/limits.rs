@@ -100,6 +100,10 @@ pub const EMAIL_MAX_BYTES: usize = 254;
 /// Longest name of a device or token (bytes).
 pub const DEVICE_NAME_MAX_BYTES: usize = 64;
 
+/// Entries of the operator's audit list that are kept: for so long (seconds), and so many.
+pub const AUDIT_KEPT_SECS: i64 = 365 * 24 * 3600;
+pub const AUDIT_KEPT_MAX: i64 = 100_000;
+
 /// Longest time that the server holds a long poll (seconds).
 pub const POLL_SECS_MAX: u64 = 90;
 /// Most namespaces watched by one long poll.

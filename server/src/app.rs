@@ -15,13 +15,19 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::bail;
 use rustix::fs::FlockOperation;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api;
 use crate::api::Link;
+use crate::api::Listening;
 use crate::api::Shared;
 use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
@@ -32,13 +38,19 @@ use crate::config::Role;
 use crate::drive::Drive;
 use crate::drive::Limits;
 use crate::drive::Work;
+use crate::drive::backup::RESTORING;
 use crate::drive::files::Turns;
 use crate::drive::files::complete::Completion;
+use crate::drive::fsck::Progress;
+use crate::drive::rotate;
+use crate::drive::rotate::KEY_NOTE;
+use crate::drive::rotate::Rotated;
 use crate::drive::seal::Seal;
 use crate::host;
 use crate::jobs;
 use crate::metadata::DbError;
 use crate::metadata::Store;
+use crate::metadata::check;
 use crate::metadata::epochs;
 use crate::metadata::server;
 use crate::notify::Hub;
@@ -57,18 +69,19 @@ pub struct Server {
     drive: Drive,
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
-    watching: JoinHandle<()>,
     working: Option<JoinHandle<()>>,
-    ending: Option<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
     _lock: File,
 }
 
 impl Server {
     /// Starts serving; returns once connections are taken.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(api::Tls::open).transpose()?;
         make_data_dir(&config.data)?;
         let lock = lock_data(&config.data)?;
         let drive = open_drive(&config, None).await?;
+        note_keys(&drive).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -81,11 +94,25 @@ impl Server {
             let data = config.data.clone();
             tokio::spawn(jobs::serve(drive.clone(), data, has_jobs, stop.subscribe()))
         });
-        let ends = config.roles.contains(&Role::Api);
-        let ending = ends.then(|| tokio::spawn(end_left_uploads(drive.clone())));
-        let serving = tokio::spawn(api::serve(listener, shared, config.roles, stopped));
-        let watching = tokio::spawn(watch_foreign_commits(drive.clone()));
-        Ok(Self { addr, drive, stop, serving, watching, working, ending, _lock: lock })
+        let listening = Listening {
+            listener,
+            tls,
+            connections_max: connections_max(&config),
+            roles: config.roles.clone(),
+        };
+        let serving = tokio::spawn(api::serve(listening, shared, stopped));
+        let mut background = vec![
+            tokio::spawn(watch_foreign_commits(drive.clone())),
+            tokio::spawn(drive.clone().gauge_forever()),
+            tokio::spawn(resume_rotation(config.clone(), drive.clone())),
+        ];
+        if config.roles.contains(&Role::Api) {
+            background.push(tokio::spawn(end_left_uploads(drive.clone())));
+        }
+        if config.scrub_rate > 0 {
+            background.push(tokio::spawn(drive.clone().scrub_forever(config.scrub_rate)));
+        }
+        Ok(Self { addr, drive, stop, serving, working, background, _lock: lock })
     }
 
     /// The address that it listens on.
@@ -93,7 +120,7 @@ impl Server {
         self.addr
     }
 
-    /// The use cases, for what is done in process.
+    /// Everything behind the doors, for what is done in process.
     pub fn drive(&self) -> &Drive {
         &self.drive
     }
@@ -115,16 +142,13 @@ impl Server {
                 serving.abort();
             }
         }
-        self.watching.abort();
         if let Some(mut working) = self.working
             && timeout(DRAIN_TIME, &mut working).await.is_err()
         {
             // Its steps are transactions; the next process goes on with the job.
             working.abort();
         }
-        if let Some(ending) = &self.ending {
-            ending.abort();
-        }
+        self.background.iter().for_each(JoinHandle::abort);
         let store = self.drive.store.clone();
         host::blocking(move || store.close()).await?;
         Ok(())
@@ -134,13 +158,59 @@ impl Server {
 /// Opens the metadata of a data folder, for commands that work beside a running server.
 pub fn open_store(config: &Config) -> anyhow::Result<Store> {
     make_data_dir(&config.data)?;
+    refuse_half_restored(&config.data)?;
     Store::open(&config.metadata)
         .with_context(|| format!("cannot open the database {}", config.metadata.display()))
 }
 
-/// The use cases over a data folder, for commands that work beside a running server.
-pub async fn open_beside(config: &Config) -> anyhow::Result<Drive> {
+/// Everything behind the doors, for commands that work beside a running server; the data must be
+/// there already.
+pub async fn open_existing(config: &Config) -> anyhow::Result<Drive> {
+    if !config.metadata.exists() {
+        bail!(
+            "there is no drivefs data at {}; give its folder with --data DIR",
+            config.metadata.display()
+        );
+    }
     open_drive(config, None).await
+}
+
+/// Rotates the master key; one process does so at a time.
+pub async fn rotate_key(
+    config: &Config,
+    drive: &Drive,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Rotated> {
+    let _lock = try_lock(&config.data.join("rotate.lock"))?
+        .context("another process is changing the master key")?;
+    if !drive.keys.is_rotatable() {
+        let serving = try_lock(&config.data.join("lock"))?.is_none();
+        let knows = drive.store.read(|sql| server::note(sql, SERVING_KEYS_NOTE)).await?;
+        let newest = drive.keys.fingerprint();
+        if serving && !knows.unwrap_or_default().contains(&newest) {
+            bail!(
+                "the running server does not know the key {newest}: start it again with the same \
+                 DRIVEFS_MASTER_KEY first"
+            );
+        }
+    }
+    Ok(rotate::rotate(drive, progress).await?)
+}
+
+/// Finishes a rotation that was cut off.
+async fn resume_rotation(config: Config, drive: Drive) {
+    let resumed = match rotate::is_pending(&drive).await {
+        Ok(false) => return,
+        Ok(true) => rotate_key(&config, &drive, &Arc::default()).await,
+        Err(e) => Err(e.into()),
+    };
+    match resumed {
+        Ok(rotated) => tracing::info!(new = %rotated.new, "the rotation of the master key is done"),
+        Err(e) => tracing::warn!(
+            error = format!("{e:#}"),
+            "the rotation of the master key is not done; run drivefs-server rotate-key"
+        ),
+    }
 }
 
 /// A server without a socket: for simulations.
@@ -188,7 +258,7 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
             Ok::<_, DbError>((noted, server_id, server::note_once(sql, SEAL_NOTE, &secret)?))
         })
         .await?;
-    if noted != keys.fingerprint() {
+    if !keys.fingerprints().contains(&noted) {
         bail!(
             "the master key is not the one that this data was sealed with (fingerprint {} instead \
              of {noted}); put back {}/master.key from its backup, or check DRIVEFS_MASTER_KEY",
@@ -199,6 +269,12 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     let (dir, min_free, cold) = (config.blocks.clone(), config.min_free_bytes, config.cold.clone());
     let blocks = match packs {
         Some(packs) => packs,
+        None if is_empty(&dir)? && has_packs(&store).await? => bail!(
+            "{} holds no packs, and the database names some: is its disk mounted? Where packs are \
+             lost for good, make the folder {} and see drivefs-server fsck",
+            dir.display(),
+            dir.join("00").display()
+        ),
         None => {
             host::blocking(move || {
                 let blocks = BlockStore::open_local(&dir, min_free)?;
@@ -227,6 +303,8 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         limits: Limits {
             file_max_bytes: config.file_max_bytes,
             cold_after_days: config.cold.as_ref().map(|cold| cold.after_days),
+            session_idle_secs: config.session_idle_secs,
+            token_max_secs: config.token_max_secs,
         },
         server_id,
         epoch: epochs::fresh(),
@@ -238,7 +316,11 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
     })
 }
 
-const KEY_NOTE: &str = "master_key_fingerprint";
+/// Master keys that the server knows which was started last.
+const SERVING_KEYS_NOTE: &str = "serving_keys";
+/// Open files that connections leave to everything else, and what counts as no limit.
+const FILES_RESERVED: usize = 512;
+const FILES_UNLIMITED: u64 = 1 << 20;
 const QUOTA_NOTE: &str = "default_quota_bytes";
 const SEAL_NOTE: &str = "seal_secret";
 
@@ -268,22 +350,78 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many connections as the limit of open files allows, less what databases and packs need.
+fn connections_max(config: &Config) -> usize {
+    let limit = raise_open_files();
+    let open = usize::try_from(limit.unwrap_or(FILES_UNLIMITED)).unwrap_or(usize::MAX);
+    let most = open.saturating_sub(FILES_RESERVED.min(open / 2)).clamp(1, Semaphore::MAX_PERMITS);
+    config.connections_max.map_or(most, |asked| asked.min(most))
+}
+
+/// Takes as many open files as the system gives; answers how many that is, if there is a limit.
+fn raise_open_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit.current = limit.maximum,
+            Err(e) => tracing::warn!(error = %e, "the limit of open files stays as it is"),
+        }
+    }
+    limit.current
+}
+
+/// What a restore has not finished is not served: it would be taken for new data.
+fn refuse_half_restored(dir: &Path) -> anyhow::Result<()> {
+    if dir.join(RESTORING).exists() {
+        bail!(
+            "a restore into {} was cut off; run the same drivefs-server restore again",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// True for a folder without entries, and where there is none.
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        entries => Ok(entries?.next().is_none()),
+    }
+}
+
+async fn has_packs(store: &Store) -> anyhow::Result<bool> {
+    Ok(!store.read(|sql| check::packs(sql, None, 1)).await?.is_empty())
+}
+
+/// For `rotate-key` beside this server.
+async fn note_keys(drive: &Drive) -> anyhow::Result<()> {
+    let known = drive.keys.fingerprints().join(",");
+    Ok(drive.store.write(move |sql| server::set_note(sql, SERVING_KEYS_NOTE, &known)).await?)
+}
+
 /// One server per data folder: the lock goes with the process, however it ends.
 fn lock_data(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    try_lock(&dir.join("lock"))?.with_context(|| {
+        format!(
+            "another drivefs-server already serves {}; stop it first, or give this one its own \
+             --data DIR",
+            dir.display()
+        )
+    })
+}
+
+/// None when another process holds it.
+fn try_lock(path: &Path) -> anyhow::Result<Option<File>> {
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&path)
+        .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "another drivefs-server already serves {}; stop it first, or give this one its own \
-             --data DIR",
-            dir.display()
-        ),
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
     }
 }

@@ -13,6 +13,8 @@ use serde::Deserialize;
 const PORT_DEFAULT: u16 = 7440;
 const COLD_AFTER_DAYS: u32 = 90;
 const MIN_FREE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+const SCRUB_RATE_DEFAULT: u64 = 4 * 1024 * 1024;
+const SESSION_IDLE_SECS_DEFAULT: i64 = 365 * 86_400;
 
 /// A setting that cannot be; the text says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,12 +36,25 @@ pub enum Role {
 
 pub const ALL_ROLES: [Role; 4] = [Role::Api, Role::Blocks, Role::Notify, Role::Jobs];
 
+/// PEM files of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate and those that lead to its root.
+    pub cert: PathBuf,
+    /// Private key of it.
+    pub key: PathBuf,
+}
+
 /// Settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
     /// Allows plain HTTP beyond this machine.
     pub insecure: bool,
+    /// None: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Most connections at once; none: as many as the limit of open files allows.
+    pub connections_max: Option<usize>,
     /// Folder of everything that the server keeps, unless the next two say otherwise.
     pub data: PathBuf,
     /// SQLite file.
@@ -56,6 +71,12 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// Where packs go that nobody reads.
     pub cold: Option<Cold>,
+    /// Packs are read again to find damage, so many bytes a second; 0 for never.
+    pub scrub_rate: u64,
+    /// A device that was not seen for so long has to log in again (seconds).
+    pub session_idle_secs: Option<i64>,
+    /// Longest life of a token for scripts (seconds).
+    pub token_max_secs: Option<i64>,
 }
 
 /// The second store.
@@ -111,6 +132,15 @@ pub struct Settings {
     /// Listen beyond this machine although nothing encrypts the traffic
     #[arg(long)]
     pub insecure: bool,
+    /// Certificate chain for HTTPS (PEM file); read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert (PEM file)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Most connections at once [default: what the limit of open files allows]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
     /// Largest file, e.g. 10GiB [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     pub max_file: Option<String>,
@@ -120,6 +150,15 @@ pub struct Settings {
     /// Refuse uploads when the data disk has less free [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub min_free: Option<String>,
+    /// Read all packs again once a week, so many bytes a second; 0 for never [default: 4MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<String>,
+    /// A device that was not seen for so long has to log in again; 0 for never [default: 365d]
+    #[arg(long, value_name = "TIME")]
+    pub session_idle: Option<String>,
+    /// Longest life of tokens for scripts; 0 for any [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub token_lifetime: Option<String>,
     /// In the file alone; as a flag it is in `Place`.
     #[arg(skip)]
     pub data: Option<PathBuf>,
@@ -134,6 +173,8 @@ impl Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             insecure: false,
+            tls: None,
+            connections_max: None,
             data: data.to_owned(),
             metadata: data.join("metadata.db"),
             blocks: data.join("blocks"),
@@ -143,6 +184,9 @@ impl Config {
             default_quota_bytes: None,
             min_free_bytes: MIN_FREE_BYTES_DEFAULT,
             cold: None,
+            scrub_rate: SCRUB_RATE_DEFAULT,
+            session_idle_secs: Some(SESSION_IDLE_SECS_DEFAULT),
+            token_max_secs: None,
         }
     }
 
@@ -194,11 +238,25 @@ impl Config {
         if let Some(text) = flags.min_free.or(file.min_free) {
             config.min_free_bytes = parse_size(&text)?;
         }
-        if !config.listen.ip().is_loopback() && !config.insecure {
+        if let Some(text) = flags.scrub_rate.or(file.scrub_rate) {
+            config.scrub_rate = parse_size(&text)?;
+        }
+        if let Some(text) = flags.session_idle.or(file.session_idle) {
+            config.session_idle_secs = parse_time(&text)?;
+        }
+        if let Some(text) = flags.token_lifetime.or(file.token_lifetime) {
+            config.token_max_secs = parse_time(&text)?;
+        }
+        config.tls = tls_of(flags.tls_cert.or(file.tls_cert), flags.tls_key.or(file.tls_key))?;
+        config.connections_max = flags.max_connections.or(file.max_connections);
+        if config.connections_max == Some(0) {
+            return Err(ConfigError("--max-connections: at least 1".into()));
+        }
+        if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
             return Err(ConfigError(format!(
-                "refusing to listen on {}: this version has no TLS, so passwords and files would \
-                 travel in the clear. Listen on 127.0.0.1 behind a TLS proxy, or add --insecure on \
-                 a network that you trust",
+                "refusing to listen on {} without TLS: passwords and files would travel in the \
+                 clear. Give --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or \
+                 add --insecure on a network that you trust",
                 config.listen
             )));
         }
@@ -239,6 +297,21 @@ pub fn parse_size(text: &str) -> Result<u64, ConfigError> {
     if i64::try_from(bytes).is_ok() { Ok(bytes) } else { Err(wrong()) }
 }
 
+/// A time like `90d`, `12h`, `30m` or plain seconds (seconds); none for 0.
+pub fn parse_time(text: &str) -> Result<Option<i64>, ConfigError> {
+    let wrong = || ConfigError(format!("{text:?} is not a time; write e.g. 90d, 12h, 30m"));
+    let trimmed = text.trim();
+    let (number, scale) = match trimmed.as_bytes().last() {
+        Some(b'd') => (&trimmed[..trimmed.len() - 1], 86_400),
+        Some(b'h') => (&trimmed[..trimmed.len() - 1], 3600),
+        Some(b'm') => (&trimmed[..trimmed.len() - 1], 60),
+        Some(b's') => (&trimmed[..trimmed.len() - 1], 1),
+        _ => (trimmed, 1),
+    };
+    let number: u32 = number.trim().parse().map_err(|_| wrong())?;
+    Ok(Some(i64::from(number) * scale).filter(|secs| *secs > 0))
+}
+
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| ConfigError(format!("cannot read {}: {e}", path.display())))?;
@@ -251,6 +324,15 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
         .or_else(|| set("HOME").map(|home| home.join(".local/share")))
         .map(|base| base.join("drivefs-server"))
         .ok_or_else(|| ConfigError("there is no home folder; say where with --data DIR".into()))
+}
+
+fn tls_of(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => Err(ConfigError("--tls-cert needs --tls-key beside it".into())),
+        (None, Some(_)) => Err(ConfigError("--tls-key needs --tls-cert beside it".into())),
+    }
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
@@ -301,6 +383,17 @@ mod tests {
         assert_eq!(parse_size("4096"), Ok(4096));
         for wrong in ["", "GiB", "-1", "1 parsec", "99999999999TiB", "1e3"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_read_as_people_write_them() {
+        assert_eq!(parse_time("90d"), Ok(Some(90 * 86_400)));
+        assert_eq!(parse_time("12h"), Ok(Some(43_200)));
+        assert_eq!(parse_time("45"), Ok(Some(45)));
+        assert_eq!(parse_time("0"), Ok(None));
+        for wrong in ["", "d", "-1d", "1w", "99999999999d"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -77,5 +77,7 @@ pub async fn blocking<T: Send + 'static>(
     if is_simulated() {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work).await
+    // Log lines of the work belong to the request that it is for.
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await
 }

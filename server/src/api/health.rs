@@ -40,6 +40,7 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, ApiErr
     security(()),
 )]
 pub async fn metrics(State(shared): State<Shared>) -> String {
+    shared.drive.gauge();
     shared.metrics.run_upkeep();
     shared.metrics.render()
 }

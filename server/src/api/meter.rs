@@ -27,6 +27,10 @@ pub fn install() -> PrometheusHandle {
                 .and_then(|b| {
                     b.set_buckets_for_metric(matcher("drivefs_group_commit_jobs"), &GROUP_BOUNDS)
                 })
+                .and_then(|b| {
+                    let name = matcher("drivefs_group_commit_seconds");
+                    b.set_buckets_for_metric(name, &LATENCY_BOUNDS)
+                })
                 .expect("the bounds are not empty")
                 .build_recorder();
             let handle = recorder.handle();
@@ -38,20 +42,41 @@ pub fn install() -> PrometheusHandle {
         .clone()
 }
 
-/// Counts and times every request by route and status.
+/// Counts and times every request by route and status, and tells how many are under way.
 pub async fn measure(request: Request, next: Next) -> Response {
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
-    let started = Instant::now();
+    let mut under_way = UnderWay::begin(route);
     let response = next.run(request).await;
-    let status = response.status().as_u16().to_string();
-    metrics::counter!("drivefs_requests_total", "route" => route.clone(), "status" => status)
-        .increment(1);
-    metrics::histogram!("drivefs_request_seconds", "route" => route)
-        .record(started.elapsed().as_secs_f64());
+    under_way.status = response.status().as_u16().to_string();
     response
+}
+
+/// A request that is being answered; ends when it is dropped, also when its client goes away.
+struct UnderWay {
+    route: String,
+    status: String,
+    started: Instant,
+}
+
+impl UnderWay {
+    fn begin(route: String) -> Self {
+        metrics::gauge!("drivefs_requests_in_flight", "route" => route.clone()).increment(1.0);
+        Self { route, status: "gone".to_owned(), started: Instant::now() }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let (route, status) = (self.route.clone(), std::mem::take(&mut self.status));
+        metrics::gauge!("drivefs_requests_in_flight", "route" => route.clone()).decrement(1.0);
+        metrics::counter!("drivefs_requests_total", "route" => route.clone(), "status" => status)
+            .increment(1);
+        metrics::histogram!("drivefs_request_seconds", "route" => route)
+            .record(self.started.elapsed().as_secs_f64());
+    }
 }
 
 pub fn bytes_in(bytes: usize) {

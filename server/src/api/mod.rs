@@ -12,14 +12,23 @@ mod inside;
 mod json;
 mod meter;
 mod openapi;
+mod patient;
 mod serve;
 mod sync;
+mod table;
+mod tls;
+mod trace;
 
 pub use callback::Link;
 pub use inside::Inside;
 pub use meter::install as install_metrics;
 pub use openapi::text as openapi_text;
+pub use serve::Listening;
 pub use serve::serve;
+pub use table::Access;
+pub use table::ROUTES;
+pub use table::Route;
+pub use tls::Tls;
 
 use std::time::Duration;
 
@@ -35,6 +44,7 @@ use axum::routing::get;
 use axum::routing::post;
 use drivefs_core::limits::JSON_BODY_MAX_BYTES;
 use drivefs_core::limits::PACK_BODY_MAX_BYTES;
+use drivefs_core::limits::POLL_SECS_MAX;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::Role;
@@ -91,15 +101,17 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     if roles.contains(&Role::Notify) {
         let notify = Router::new()
             .route("/sync/v1/poll", post(sync::poll).layer(small()))
-            .route_layer(known);
+            .route_layer(known)
+            .route_layer(from_fn(timed_poll));
         routes = routes.merge(notify);
     }
     if !roles.is_empty() {
         routes = routes.route_layer(from_fn(gate::wire_version));
     }
     if roles.contains(&Role::Api) {
-        let stored = post(callback::stored).layer(small());
-        routes = routes.route(callback::PATH, stored);
+        // `callback::PATH`, in words for whoever reads routes.
+        let stored = Router::new().route("/internal/v1/uploads/stored", post(callback::stored));
+        routes = routes.merge(stored.layer(small()));
     }
     // Clients of the file API know no version of the sync protocol.
     let known = from_fn_with_state(shared.clone(), gate::known_file_asker);
@@ -107,19 +119,32 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     if roles.contains(&Role::Notify) {
         routes = routes.merge(files::longpolls());
     }
-    routes
+    let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::document))
+        .route_layer(from_fn(timed));
+    routes
+        .merge(health)
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn(meter::measure))
+        .layer(from_fn(trace::identify))
         .with_state(shared)
 }
 
 async fn timed(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    within(REQUEST_TIMEOUT, request, next).await
+}
+
+/// Long polls bound their own wait; this bounds the sending of the request.
+async fn timed_poll(request: Request, next: Next) -> Response {
+    within(REQUEST_TIMEOUT + Duration::from_secs(POLL_SECS_MAX), request, next).await
+}
+
+async fn within(longest: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => response,
         Err(_) => error::timed_out(),
     }

@@ -46,12 +46,23 @@ pub enum AuthError {
 }
 
 /// Who holds this token, if it is good now.
-pub fn asker_of(sql: &mut dyn Sql, hash: &TokenHash, now: i64) -> Result<Asker, AuthError> {
+///
+/// Devices that were not seen for `idle_secs` have to log in again; tokens of scripts say themselves
+/// when they end.
+pub fn asker_of(
+    sql: &mut dyn Sql,
+    hash: &TokenHash,
+    now: i64,
+    idle_secs: Option<i64>,
+) -> Result<Asker, AuthError> {
     let device = tokens::by_hash(sql, hash)?.ok_or(AuthError::Unknown)?;
     if device.revoked.is_some() {
         return Err(AuthError::Revoked);
     }
     if device.expires.is_some_and(|at| at <= now) {
+        return Err(AuthError::Expired);
+    }
+    if !device.script && idle_secs.is_some_and(|idle| now - device.last_seen > idle) {
         return Err(AuthError::Expired);
     }
     let user = accounts::by_id(sql, device.user)?.ok_or(AuthError::Unknown)?;

@@ -29,6 +29,16 @@ use super::BlocksError;
 use super::space::Space;
 use crate::host;
 
+/// An object in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub pack: PackId,
+    /// Length (bytes).
+    pub size: u64,
+    /// When it was stored (seconds since the Unix epoch).
+    pub modified: i64,
+}
+
 /// The store of all packs; clones share it.
 #[derive(Clone)]
 pub struct BlockStore {
@@ -67,14 +77,6 @@ fn note(reads: &Mutex<HashSet<PackId>>, pack: PackId) {
 fn take(reads: &Mutex<HashSet<PackId>>) -> Vec<PackId> {
     let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
     reads.drain().collect()
-}
-
-/// A pack as the store lists it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Object {
-    pub pack: PackId,
-    /// When it was written (seconds).
-    pub modified: i64,
 }
 
 impl BlockStore {
@@ -140,6 +142,50 @@ impl BlockStore {
         Ok(found.iter().filter_map(name).collect())
     }
 
+    /// Room that is left for packs, and all there is (bytes), if that is known.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        self.space.room()
+    }
+
+    /// All packs with their lengths, each once, and names of objects that are no packs.
+    pub async fn survey(&self) -> Result<(Vec<Stored>, Vec<String>), BlocksError> {
+        let (mut packs, mut others, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for objects in self.stores() {
+            let mut objects = objects.list(None);
+            while let Some(meta) = objects.try_next().await.map_err(error_of)? {
+                match meta.location.filename().and_then(|name| name.parse().ok()) {
+                    Some(pack) if meta.location == path_of(pack) => {
+                        if seen.insert(pack) {
+                            packs.push(stored_of(pack, &meta));
+                        }
+                    }
+                    _ => others.push(meta.location.to_string()),
+                }
+            }
+        }
+        Ok((packs, others))
+    }
+
+    /// A whole pack, from whichever store it is in; none where there is no such object.
+    pub async fn whole(&self, pack: PackId) -> Result<Option<Bytes>, BlocksError> {
+        // Once more in the first: it may have come back meanwhile.
+        for objects in self.stores().chain([&*self.objects]) {
+            match objects.get(&path_of(pack)).await {
+                Err(object_store::Error::NotFound { .. }) => {}
+                found => {
+                    let found = found.map_err(error_of)?;
+                    return found.bytes().await.map(Some).map_err(error_of);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &dyn ObjectStore> {
+        let cold = self.cold.as_ref().map(|cold| &*cold.objects);
+        std::iter::once(&*self.objects).chain(cold)
+    }
+
     /// Stores a pack. When this returns, it is on disk.
     pub async fn put(&self, pack: PackId, bytes: Vec<u8>) -> Result<(), BlocksError> {
         if !self.space.has_room_for(bytes.len() as u64) {
@@ -157,7 +203,7 @@ impl BlockStore {
     }
 
     /// Packs in one of the 256 folders, of both stores.
-    pub async fn list_folder(&self, folder: u8) -> Result<Vec<Object>, BlocksError> {
+    pub async fn list_folder(&self, folder: u8) -> Result<Vec<Stored>, BlocksError> {
         let prefix = StorePath::from(format!("{folder:02x}"));
         let mut found: Vec<_> =
             self.objects.list(Some(&prefix)).try_collect().await.map_err(error_of)?;
@@ -168,7 +214,7 @@ impl BlockStore {
         }
         let object = |meta: &object_store::ObjectMeta| {
             let pack = meta.location.filename()?.parse().ok()?;
-            Some(Object { pack, modified: meta.last_modified.timestamp() })
+            Some(stored_of(pack, meta))
         };
         Ok(found.iter().filter_map(object).collect())
     }
@@ -250,6 +296,10 @@ async fn remove(objects: &dyn ObjectStore, pack: PackId) -> Result<(), BlocksErr
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(e) => Err(error_of(e)),
     }
+}
+
+fn stored_of(pack: PackId, meta: &object_store::ObjectMeta) -> Stored {
+    Stored { pack, size: meta.size, modified: meta.last_modified.timestamp() }
 }
 
 fn path_of(pack: PackId) -> StorePath {

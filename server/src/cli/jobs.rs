@@ -115,7 +115,6 @@ pub fn gc(args: Gc) -> anyhow::Result<()> {
     let grace_secs = parse_span(&args.grace)?;
     let settings = Settings { blocks: args.blocks, cold: args.cold, ..Settings::default() };
     let config = Config::resolve(&args.place, settings)?;
-    drop(user::open_existing(&config)?);
     let usual = Grace::default();
     let grace = Grace {
         block: grace_secs,
@@ -124,7 +123,7 @@ pub fn gc(args: Gc) -> anyhow::Result<()> {
         orphan: usual.orphan,
     };
     super::runtime()?.block_on(async {
-        let drive = app::open_beside(&config).await?;
+        let drive = app::open_existing(&config).await?;
         let _turn = turn(&config).await?;
         let (_keep, stop) = watch::channel(false);
         let manner = Manner { grace, paced: false };

@@ -1,9 +1,16 @@
 //! The command line: one file a command. Says what to do next when something fails.
 
+mod audit;
+mod backup;
+mod devices;
+mod fsck;
 mod jobs;
 mod mount;
 mod openapi;
 mod policy;
+mod progress;
+mod rotate;
+mod scrub;
 mod serve;
 mod user;
 
@@ -26,10 +33,25 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a data folder until told to stop (SIGTERM, SIGINT)
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Add, list and change accounts; works while the server runs
     #[command(subcommand)]
     User(user::User),
+    /// Check everything that the server keeps, and repair what can be; works while the server runs
+    Fsck(fsck::Fsck),
+    /// Read all blocks to find bad ones; works while the server runs, which does so by itself, too
+    Scrub(scrub::Scrub),
+    /// Back up into a folder; works while the server runs
+    Backup(backup::Backup),
+    /// Bring a backup back into a new data folder
+    Restore(backup::Restore),
+    /// Change the master key; works while the server runs
+    RotateKey(rotate::Rotate),
+    /// List logins, and what became of tokens, accounts and keys
+    Audit(audit::Audit),
+    /// List and revoke devices and tokens of an account; works while the server runs
+    #[command(subcommand)]
+    Devices(devices::Devices),
     /// Make folders that several accounts share; works while the server runs
     #[command(subcommand)]
     Mount(mount::Mount),
@@ -44,8 +66,15 @@ enum Command {
 /// Runs a command; the error's text is for people.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve(serve) => serve::run(serve),
+        Command::Serve(serve) => serve::run(*serve),
         Command::User(user) => user::run(user),
+        Command::Fsck(args) => fsck::run(args),
+        Command::Scrub(args) => scrub::run(args),
+        Command::Backup(args) => backup::run_backup(args),
+        Command::Restore(args) => backup::run_restore(args),
+        Command::RotateKey(args) => rotate::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Devices(args) => devices::run(args),
         Command::Mount(mount) => mount::run(mount),
         Command::Jobs(args) => jobs::list(args),
         Command::Gc(args) => jobs::gc(args),

@@ -37,10 +37,11 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let data = config.data.display().to_string();
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
         let server = Server::start(config).await?;
         tracing::info!(addr = %server.addr(), %data, "serving");
         let mut out = std::io::stdout();
-        writeln!(out, "listening on http://{}", server.addr())?;
+        writeln!(out, "listening on {scheme}://{}", server.addr())?;
         out.flush()?;
         tokio::select! {
             _ = term.recv() => {}

@@ -18,10 +18,10 @@ use serde::Serialize;
 
 use super::Drive;
 use super::DriveError;
+use super::rotate::record_pack;
 use crate::blocks::BlocksError;
 use crate::clock;
 use crate::host;
-use crate::metadata::blocks;
 use crate::metadata::blocks::NewPack;
 use crate::metadata::space;
 use crate::metadata::space::PackUse;
@@ -149,12 +149,14 @@ impl Drive {
                 (new, bytes, moves)
             })
             .await?;
-        self.blocks.put(pack.pack, bytes).await?;
+        self.store_pack(pack.pack, bytes).await?;
+        let keys = self.keys.clone();
         self.store
             .write(move |sql| {
-                blocks::insert_pack(sql, &pack, moves.len())?;
+                let to = pack.pack;
+                record_pack(sql, &keys, pack, moves.len())?;
                 for (from, at) in &moves {
-                    space::move_block(sql, *from, pack.pack, at)?;
+                    space::move_block(sql, *from, to, at)?;
                 }
                 space::next_generation(sql)?;
                 Ok(())

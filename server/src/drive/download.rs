@@ -21,6 +21,7 @@ use futures_util::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::Drive;
 use super::DriveError;
@@ -97,7 +98,7 @@ impl Drive {
         }
         let (sender, rest) = mpsc::channel(PORTIONS_AHEAD);
         let drive = self.clone();
-        tokio::spawn(async move {
+        let sending = async move {
             for portion in portions {
                 let pieces = match drive.portion(portion).await {
                     Ok(pieces) => pieces,
@@ -110,7 +111,8 @@ impl Drive {
                     return; // The client is gone.
                 }
             }
-        });
+        };
+        tokio::spawn(sending.in_current_span());
         Ok(Download { len: None, first, rest: Some(rest) })
     }
 

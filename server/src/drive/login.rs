@@ -21,6 +21,9 @@ use crate::auth::token;
 use crate::clock;
 use crate::host;
 use crate::metadata::accounts;
+use crate::metadata::audit;
+use crate::metadata::audit::Happened;
+use crate::metadata::audit::Kind;
 use crate::metadata::tokens;
 use crate::metadata::tokens::Device;
 
@@ -32,7 +35,8 @@ impl Drive {
     pub async fn asker(&self, text: &str) -> Result<Asker, DriveError> {
         let hash = token::hash(text);
         let now = clock::now_secs();
-        let asker = self.store.read(move |sql| auth::asker_of(sql, &hash, now)).await?;
+        let idle = self.limits.session_idle_secs;
+        let asker = self.store.read(move |sql| auth::asker_of(sql, &hash, now, idle)).await?;
         if now - asker.last_seen >= SEEN_EVERY_SECS {
             self.note_seen(&asker, now);
         }
@@ -51,6 +55,13 @@ impl Drive {
         });
     }
 
+    /// Notes what no transaction of its own goes with; the request goes on without, if it must.
+    async fn note_audit(&self, happened: Happened) {
+        if let Err(e) = self.store.write(move |sql| audit::insert(sql, &happened)).await {
+            tracing::error!(error = %e, "not noted in the audit list");
+        }
+    }
+
     pub async fn login(
         &self,
         request: LoginRequest,
@@ -58,7 +69,11 @@ impl Drive {
     ) -> Result<LoginReply, DriveError> {
         let device = checked_name(&request.device)?;
         let email = users::checked_email(&request.email).map_err(|_| DriveError::BadCredentials)?;
+        let outcome = |outcome: &'static str| {
+            metrics::counter!("drivefs_logins_total", "outcome" => outcome).increment(1);
+        };
         self.limiter.attempt(&email, peer, clock::now_secs()).map_err(|secs| {
+            outcome("limited");
             DriveError::TooManyLogins { retry_after_secs: secs.unsigned_abs().max(1) }
         })?;
         let wanted = email.clone();
@@ -68,8 +83,29 @@ impl Drive {
             .work
             .compute(move || password::verify(&request.password, stored.as_deref()))
             .await?;
-        let user = user.filter(|u| fits && !u.disabled).ok_or(DriveError::BadCredentials)?;
+        let told = |kind, device: &str, detail: &str| Happened {
+            kind,
+            account: email.clone(),
+            device: device.to_owned(),
+            peer: peer.to_string(),
+            detail: detail.to_owned(),
+        };
+        let user = match user {
+            Some(user) if fits && !user.disabled => user,
+            other => {
+                let why = match other {
+                    None => "no such account",
+                    Some(user) if user.disabled => "the account is disabled",
+                    Some(_) => "wrong password",
+                };
+                outcome("failed");
+                self.note_audit(told(Kind::LoginFailed, &device, why)).await;
+                return Err(DriveError::BadCredentials);
+            }
+        };
         self.limiter.succeeded(&email, peer);
+        outcome("ok");
+        let login = told(Kind::Login, &device, "");
 
         let (text, hash) = token::make();
         let device = new_device(&user, device, false, None);
@@ -92,6 +128,7 @@ impl Drive {
                     }
                     tokens::revoke(sql, device.user, &device.name, device.created)?;
                 }
+                audit::insert(sql, &login)?;
                 Ok(tokens::insert(sql, &device, &hash)?)
             })
             .await?;
@@ -114,6 +151,16 @@ impl Drive {
         let lifetime = request.expires_secs.map(i64::try_from).transpose();
         let lifetime =
             lifetime.map_err(|_| DriveError::BadRequest("expires_secs is too large".into()))?;
+        if let Some(most) = self.limits.token_max_secs
+            && lifetime.is_none_or(|secs| secs > most)
+        {
+            return Err(DriveError::BadRequest(format!(
+                "tokens of this server live at most {} days; give --expires {}d or less",
+                most / 86_400,
+                most / 86_400
+            )));
+        }
+        let made = by(&asker, Kind::TokenMade, &name);
         let (text, hash) = token::make();
         self.store
             .write(move |sql| {
@@ -123,6 +170,7 @@ impl Drive {
                         "there is already a device or token called {name}"
                     )));
                 }
+                audit::insert(sql, &made)?;
                 let device = new_device(&user, name, true, lifetime);
                 Ok(tokens::insert(sql, &device, &hash)?)
             })
@@ -147,14 +195,26 @@ impl Drive {
 
     pub async fn revoke_token(&self, asker: &Asker, name: String) -> Result<(), DriveError> {
         let user = asker.user;
+        let revoked = by(asker, Kind::TokenRevoked, &name);
         self.store
             .write(move |sql| {
                 if tokens::revoke(sql, user, &name, clock::now_secs())? {
-                    return Ok(());
+                    return Ok(audit::insert(sql, &revoked)?);
                 }
                 Err(DriveError::NotFound(format!("there is no device or token called {name}")))
             })
             .await
+    }
+}
+
+/// Something that a device did.
+fn by(asker: &Asker, kind: Kind, name: &str) -> Happened {
+    Happened {
+        kind,
+        account: asker.email.clone(),
+        device: name.to_owned(),
+        peer: String::new(),
+        detail: format!("by {}", asker.device_name),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Use cases that all doors share. Knows no HTTP; decides who may do what.
 
 pub mod account;
+pub mod backup;
 pub mod changes;
 pub mod collect;
 pub mod commit;
@@ -8,12 +9,16 @@ pub mod compact;
 pub mod download;
 pub mod events;
 pub mod files;
+pub mod fsck;
+pub mod gauges;
 pub mod gone;
 pub mod history;
 pub mod login;
 pub mod mounts;
 pub mod policy;
 pub mod prune;
+pub mod rotate;
+pub mod scrub;
 pub mod seal;
 pub mod tiers;
 pub mod trash;
@@ -88,6 +93,10 @@ pub struct Limits {
     pub file_max_bytes: u64,
     /// Packs that nobody has read for so long go to the second store; none without one.
     pub cold_after_days: Option<u32>,
+    /// A device that was not seen for so long has to log in again.
+    pub session_idle_secs: Option<i64>,
+    /// Longest life of a token for scripts.
+    pub token_max_secs: Option<i64>,
 }
 
 /// Bounds on work under way: cores for what computes, bytes for what holds blocks.
@@ -120,6 +129,14 @@ impl Work {
         })
         .await
         .map_err(|e| DriveError::Internal(e.to_string()))
+    }
+
+    /// Cores and MiB of blocks in use, each of how many.
+    pub fn in_use(&self) -> [(usize, usize); 2] {
+        let cores = available_parallelism().map_or(2, usize::from);
+        let mib = WORK_MIB as usize;
+        [(&self.cores, cores), (&self.mib, mib)]
+            .map(|(free, all)| (all.saturating_sub(free.available_permits()), all))
     }
 
     /// Waits until `bytes` more may be held; they are returned with the permit.

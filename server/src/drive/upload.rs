@@ -23,23 +23,27 @@ use drivefs_core::pack::Head;
 use drivefs_core::pack::Location;
 use drivefs_core::pack::PackBuilder;
 use drivefs_core::wire::PackReply;
+use tracing::Instrument;
 
 use super::Drive;
 use super::DriveError;
 use super::load::Loaded;
+use super::rotate::record_pack;
 use super::writer_of;
 use crate::auth::Asker;
 use crate::blocks::BlocksError;
 use crate::blocks::KeyRing;
 use crate::clock;
 use crate::host;
-use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::blocks;
 use crate::metadata::blocks::NewPack;
 
 /// Level at which the server compresses what comes whole, or came as a delta.
 pub(super) const LEVEL: i32 = 1;
+
+/// Of so many packs one is read again after it was written.
+const REREAD_ONE_OF: u32 = 32;
 
 /// A pack ready to be stored.
 pub(super) struct Built {
@@ -50,8 +54,13 @@ pub(super) struct Built {
 
 impl Built {
     /// Notes the pack and its blocks; answers how many were new to the account.
-    pub fn note(&self, sql: &mut dyn Sql, owner: UserId) -> Result<u32, DbError> {
-        blocks::insert_pack(sql, &self.pack, self.locations.len())?;
+    pub fn note(
+        &self,
+        sql: &mut dyn Sql,
+        keys: &KeyRing,
+        owner: UserId,
+    ) -> Result<u32, DriveError> {
+        record_pack(sql, keys, self.pack.clone(), self.locations.len())?;
         let mut stored = 0;
         for at in &self.locations {
             stored += u32::from(blocks::insert(sql, owner, self.pack.pack, at)?);
@@ -116,13 +125,33 @@ impl Drive {
     /// Blocks before metadata: the pack is on disk, then rows name it. What begins here ends, also
     /// when the client goes away.
     async fn keep(&self, owner: UserId, built: Built) -> Result<u32, DriveError> {
-        let drive = self.clone();
-        let keeping = tokio::spawn(async move {
+        let (drive, keys) = (self.clone(), self.keys.clone());
+        let keeping = async move {
             let mut built = built;
-            drive.blocks.put(built.pack.pack, take(&mut built.bytes)).await?;
-            Ok(drive.store.write(move |sql| built.note(sql, owner)).await?)
-        });
+            drive.store_pack(built.pack.pack, take(&mut built.bytes)).await?;
+            Ok(drive.store.write(move |sql| built.note(sql, &keys, owner)).await?)
+        };
+        let keeping = tokio::spawn(keeping.in_current_span());
         keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
+    }
+}
+
+impl Drive {
+    /// Stores a pack; of some, what came to lie in the store is read again before they count.
+    pub(super) async fn store_pack(&self, pack: PackId, bytes: Vec<u8>) -> Result<(), DriveError> {
+        let sampled = !host::is_simulated() && host::random::<u32>().is_multiple_of(REREAD_ONE_OF);
+        let hash = sampled.then(|| blake3::hash(&bytes));
+        self.blocks.put(pack, bytes).await?;
+        let Some(hash) = hash else { return Ok(()) };
+        metrics::counter!("drivefs_packs_reread_total").increment(1);
+        let stored = self.blocks.whole(pack).await?;
+        if stored.is_some_and(|stored| blake3::hash(&stored) == hash) {
+            return Ok(());
+        }
+        tracing::error!(pack = %pack, "what was stored is not what was written");
+        metrics::counter!("drivefs_packs_reread_bad_total").increment(1);
+        let what = "what was stored is not what was written".to_owned();
+        Err(BlocksError::Damaged { pack: pack.to_string(), what }.into())
     }
 }
 

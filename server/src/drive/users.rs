@@ -20,10 +20,14 @@ use crate::metadata::Sql;
 use crate::metadata::Store;
 use crate::metadata::accounts;
 use crate::metadata::accounts::User;
+use crate::metadata::audit;
+use crate::metadata::audit::Kind;
 use crate::metadata::namespaces;
 use crate::metadata::namespaces::Namespace;
 use crate::metadata::nodes;
 use crate::metadata::nodes::NewNode;
+use crate::metadata::tokens;
+use crate::metadata::tokens::Device;
 
 /// Makes an account with its empty root namespace.
 pub async fn add(
@@ -57,6 +61,7 @@ pub async fn add(
                 )));
             }
             accounts::insert(sql, &user)?;
+            told(sql, Kind::UserAdded, &user.email)?;
             make_namespace(sql, user.root_ns, user.user)?;
             Ok(user)
         })
@@ -73,6 +78,7 @@ pub async fn set_password(store: &Store, email: &str, password: &str) -> Result<
     store
         .write(move |sql| {
             let user = found(sql, &email)?.user;
+            told(sql, Kind::PasswordSet, &email)?;
             Ok(accounts::set_password(sql, user, &hash)?)
         })
         .await
@@ -84,9 +90,42 @@ pub async fn set_disabled(store: &Store, email: &str, disabled: bool) -> Result<
     store
         .write(move |sql| {
             let user = found(sql, &email)?.user;
+            told(sql, if disabled { Kind::UserDisabled } else { Kind::UserEnabled }, &email)?;
             Ok(accounts::set_disabled(sql, user, disabled)?)
         })
         .await
+}
+
+/// Live devices and tokens of an account.
+pub async fn devices(store: &Store, email: &str) -> Result<Vec<Device>, DriveError> {
+    let email = checked_email(email)?;
+    store
+        .read(move |sql| {
+            let user = found(sql, &email)?.user;
+            Ok(tokens::of_user(sql, user)?)
+        })
+        .await
+}
+
+/// Revokes a device or token; holds from its next request on.
+pub async fn revoke_device(store: &Store, email: &str, name: String) -> Result<(), DriveError> {
+    let email = checked_email(email)?;
+    store
+        .write(move |sql| {
+            let user = found(sql, &email)?.user;
+            if !tokens::revoke(sql, user, &name, clock::now_secs())? {
+                return Err(DriveError::NotFound(format!(
+                    "{email} has no device or token called {name}"
+                )));
+            }
+            let happened = audit::by_operator(Kind::TokenRevoked, &email, String::new());
+            Ok(audit::insert(sql, &audit::Happened { device: name, ..happened })?)
+        })
+        .await
+}
+
+fn told(sql: &mut dyn Sql, kind: Kind, email: &str) -> Result<(), DbError> {
+    audit::insert(sql, &audit::by_operator(kind, email, String::new()))
 }
 
 /// The account of an e-mail address, for the operator.

@@ -99,3 +99,9 @@ pub fn recount_used(sql: &mut dyn Sql, user: UserId) -> Result<u64, DbError> {
     )?;
     row.ok_or(DbError::Decode("sum"))?.get(0)
 }
+
+/// How many accounts there are.
+pub fn count(sql: &mut dyn Sql) -> Result<u64, DbError> {
+    let row = sql.query_one("SELECT count(*) FROM user", &[])?;
+    row.map_or(Ok(0), |r| r.get(0))
+}

@@ -38,6 +38,7 @@ impl BlockFacts {
 }
 
 /// A pack to be recorded.
+#[derive(Clone)]
 pub struct NewPack {
     pub pack: PackId,
     pub owner: UserId,
@@ -158,4 +159,17 @@ pub fn set_segment(sql: &mut dyn Sql, owner: UserId, listed: &SegmentRef) -> Res
         params![owner, listed.hash, listed.entries, listed.bytes],
     )?;
     Ok(())
+}
+
+/// Replaces a pack's wrapped key, if it still is `old`; answers how many rows that changed.
+pub fn set_wrapped_key(
+    sql: &mut dyn Sql,
+    pack: PackId,
+    old: &[u8],
+    new: &[u8],
+) -> Result<u64, DbError> {
+    sql.exec(
+        "UPDATE pack SET wrapped_key = ?3 WHERE pack = ?1 AND wrapped_key = ?2",
+        params![pack, old, new],
+    )
 }

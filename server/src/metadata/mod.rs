@@ -5,8 +5,10 @@
 //! group commit (`store`); a write that was answered is on disk.
 
 pub mod accounts;
+pub mod audit;
 pub mod blocks;
 pub mod changes;
+pub mod check;
 pub mod entries;
 pub mod epochs;
 pub mod events;
@@ -18,7 +20,9 @@ pub mod nodes;
 pub mod ops;
 pub mod past;
 pub mod policies;
+pub mod scrubbed;
 pub mod server;
+pub mod snapshot;
 pub mod space;
 pub mod tiers;
 pub mod tokens;
@@ -49,6 +53,10 @@ pub enum DbError {
          use a newer drivefs-server"
     )]
     Newer { found: i64, known: i64 },
+    #[error(
+        "the data has format {found}, this program knows up to {known}: use a newer drivefs-server"
+    )]
+    NewerFormat { found: i64, known: i64 },
     #[error("a row has an unexpected {0}")]
     Decode(&'static str),
     #[error("the database is closed")]

@@ -11,9 +11,14 @@ use crate::clock;
 /// The newest schema version that this program knows.
 pub const VERSION: i64 = STEPS.len() as i64;
 
+/// Format of what lies in packs and manifests. A program that writes another one notes it, so that
+/// older programs keep away from the data.
+const FORMAT: i64 = 1;
+const FORMAT_NOTE: &str = "format";
+
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE, super::uploads::TABLES];
+const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE, super::uploads::TABLES, OPERATING];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -32,12 +37,20 @@ fn ensure_locked(db: &mut Sqlite) -> Result<(), DbError> {
     if found > VERSION {
         return Err(DbError::Newer { found, known: VERSION });
     }
+    let format = match super::server::note(db, FORMAT_NOTE)? {
+        None => FORMAT,
+        Some(text) => text.parse::<i64>().map_err(|_| DbError::Decode("format"))?,
+    };
+    if format > FORMAT {
+        return Err(DbError::NewerFormat { found: format, known: FORMAT });
+    }
     let done = usize::try_from(found).map_err(|_| DbError::Decode("schema version"))?;
     for step in &STEPS[done..] {
         db.batch(&step.replace(NOW_NS, &clock::now_ns().to_string()))?;
     }
     if found < VERSION {
         super::server::set_note(db, "schema_version", &VERSION.to_string())?;
+        super::server::set_note(db, FORMAT_NOTE, &FORMAT.to_string())?;
     }
     Ok(())
 }
@@ -206,6 +219,20 @@ CREATE TABLE job (
 );
 ";
 
+/// Version 7: what operators need: who did what, and blocks found to be bad.
+const OPERATING: &str = "
+CREATE TABLE audit (
+    audit BIGINT PRIMARY KEY, at_ns BIGINT NOT NULL, kind TEXT NOT NULL, account TEXT NOT NULL,
+    device TEXT NOT NULL, peer TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE INDEX audit_time ON audit (at_ns);
+CREATE TABLE bad_block (
+    -- Without hash: the pack as a whole.
+    pack BLOB NOT NULL, owner BIGINT NOT NULL, hash BLOB NOT NULL, what TEXT NOT NULL,
+    found BIGINT NOT NULL, PRIMARY KEY (pack, owner, hash)
+);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +293,44 @@ mod tests {
         let mut new = open(&new_at);
         ensure(&mut new).expect("makes");
         assert_eq!(shape(&mut new), shape(&mut old), "one schema, whichever way it came");
+    }
+
+    #[test]
+    fn data_of_a_newer_program_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut db = open(&dir);
+        ensure(&mut db).expect("makes");
+        set_note(&mut db, FORMAT_NOTE, "9").expect("notes");
+        assert_eq!(ensure(&mut db), Err(DbError::NewerFormat { found: 9, known: FORMAT }));
+        set_note(&mut db, FORMAT_NOTE, "1").expect("notes");
+        set_note(&mut db, "schema_version", "99").expect("notes");
+        assert_eq!(ensure(&mut db), Err(DbError::Newer { found: 99, known: VERSION }));
+        assert_eq!(note(&mut db, "schema_version"), Ok(Some("99".into())));
+    }
+
+    #[test]
+    fn a_copy_is_kept_of_what_an_upgrade_changes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("meta.db");
+        let before = || crate::metadata::snapshot::before_upgrade(&path).expect("copies");
+        before();
+        version_1(&mut open(&dir));
+        before();
+        let names = || {
+            let entries = std::fs::read_dir(dir.path()).expect("lists");
+            let name = |e: std::io::Result<std::fs::DirEntry>| e.expect("lists").file_name();
+            let names = entries.map(|e| name(e).to_string_lossy().into_owned());
+            names.filter(|n| n.contains("before")).collect::<Vec<_>>()
+        };
+        assert_eq!(names(), ["meta.db.before-upgrade-from-1"], "and no draft of it");
+        ensure(&mut open(&dir)).expect("upgrades");
+        before();
+        assert_eq!(names().len(), 1, "nothing is outdated any more");
+        let kept = dir.path().join(&names()[0]);
+        let mut kept = crate::metadata::snapshot::Copy::open(&kept).expect("opens");
+        assert_eq!(note(kept.sql(), "schema_version"), Ok(Some("1".into())));
+        let rows = kept.sql().query("SELECT node FROM node", &[]).expect("reads");
+        assert_eq!(rows.len(), 2);
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub fn note_once(sql: &mut dyn Sql, key: &str, value: &str) -> Result<String, Db
     note(sql, key)?.ok_or(DbError::Decode("note"))
 }
 
+/// Takes a note away.
+pub fn remove_note(sql: &mut dyn Sql, key: &str) -> Result<(), DbError> {
+    sql.exec("DELETE FROM meta WHERE key = ?1", params![key])?;
+    Ok(())
+}
+
 /// Sets a note, whatever stood there.
 pub fn set_note(sql: &mut dyn Sql, key: &str, value: &str) -> Result<(), DbError> {
     sql.exec(

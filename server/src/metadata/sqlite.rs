@@ -40,6 +40,14 @@ impl Sqlite {
         Ok(db)
     }
 
+    /// A database that nobody writes, as it is: no other journal mode, no file beside it.
+    pub fn open_copy(path: &Path) -> Result<Self, DbError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        Ok(Self { conn, last_error: None })
+    }
+
     fn prepare(conn: Connection) -> Result<Self, DbError> {
         conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);

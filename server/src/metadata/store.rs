@@ -3,6 +3,7 @@
 //! Never blocks an async thread. Every read sees one snapshot.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use super::DbError;
 use super::Sql;
 use super::schema;
+use super::snapshot;
 use super::sqlite::Sqlite;
 use super::writer;
 use super::writer::Message;
@@ -28,6 +30,7 @@ const READERS: usize = 4;
 pub struct Store {
     writer: Writer,
     readers: Arc<Readers>,
+    path: Arc<PathBuf>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -61,6 +64,7 @@ struct Readers {
 impl Store {
     /// Opens the database file, making or refusing its schema. Blocks: for start-up.
     pub fn open(path: &Path) -> Result<Self, DbError> {
+        snapshot::before_upgrade(path)?;
         let mut db = Sqlite::open(path)?;
         schema::ensure(&mut db)?;
         let idle =
@@ -76,7 +80,12 @@ impl Store {
                 .map_err(|e| DbError::Other(e.to_string()))?;
             (Writer::Thread(queue), Some(thread))
         };
-        Ok(Self { writer, readers: Arc::new(readers), thread: Arc::new(Mutex::new(thread)) })
+        Ok(Self {
+            writer,
+            readers: Arc::new(readers),
+            path: Arc::new(path.to_owned()),
+            thread: Arc::new(Mutex::new(thread)),
+        })
     }
 
     /// Runs `work` in a transaction. When this returns `Ok`, the work is on disk; when `work`
@@ -89,7 +98,11 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let job = Message::Write(Box::new(Task::new(work, reply)));
-        self.writer.send(job)?;
+        metrics::gauge!("drivefs_writes_waiting").increment(1.0);
+        if let Err(e) = self.writer.send(job) {
+            metrics::gauge!("drivefs_writes_waiting").decrement(1.0);
+            return Err(e.into());
+        }
         answer.await.map_err(|_| DbError::Closed)?
     }
 
@@ -113,6 +126,19 @@ impl Store {
         })
         .await
         .map_err(|_| DbError::Other("a read panicked".into()))?
+    }
+
+    /// Length of the database file and of its log (bytes); 0 for what is not there.
+    pub fn file_bytes(&self) -> (u64, u64) {
+        let mut log = self.path.as_os_str().to_owned();
+        log.push("-wal");
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        (length(&self.path), length(Path::new(&log)))
+    }
+
+    /// Read connections in use, of how many.
+    pub fn readers_busy(&self) -> (usize, usize) {
+        (READERS.saturating_sub(self.readers.permits.available_permits()), READERS)
     }
 
     /// True when another process has committed since this was last asked.

@@ -87,6 +87,12 @@ pub fn turn(sql: &mut dyn Sql, pack: PackId, (from, to): (Tier, Tier)) -> Result
     Ok(sql.exec(&statement, params![pack, from as u8, to as u8])? > 0)
 }
 
+/// All packs are in the first store.
+pub fn all_hot(sql: &mut dyn Sql) -> Result<(), DbError> {
+    sql.exec("UPDATE pack SET tier = 0, wanted = NULL WHERE tier <> 0", &[])?;
+    Ok(())
+}
+
 /// Packs in the second store, and their bytes.
 pub fn cold(sql: &mut dyn Sql) -> Result<(u64, u64), DbError> {
     let row =

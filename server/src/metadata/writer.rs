@@ -7,6 +7,7 @@
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -37,12 +38,13 @@ pub trait Job: Send {
 pub struct Task<T, E, F> {
     work: Option<F>,
     result: Option<Result<T, E>>,
+    span: tracing::Span,
     reply: oneshot::Sender<Result<T, E>>,
 }
 
 impl<T, E, F> Task<T, E, F> {
     pub fn new(work: F, reply: oneshot::Sender<Result<T, E>>) -> Self {
-        Self { work: Some(work), result: None, reply }
+        Self { work: Some(work), result: None, span: tracing::Span::current(), reply }
     }
 }
 
@@ -55,7 +57,7 @@ where
     fn run(&mut self, sql: &mut dyn Sql) -> bool {
         let work = self.work.take().expect("a job runs once");
         // A panic is a bug of one job; it must not take the writer and all others with it.
-        self.result = catch_unwind(AssertUnwindSafe(|| work(sql))).ok();
+        self.result = self.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| work(sql))).ok());
         matches!(self.result, Some(Ok(_)))
     }
 
@@ -114,6 +116,8 @@ pub fn run_one(db: &mut Sqlite, message: Message) {
 
 fn commit_group(db: &mut Sqlite, mut group: Vec<Box<dyn Job>>) {
     metrics::histogram!("drivefs_group_commit_jobs").record(group.len() as f64);
+    metrics::gauge!("drivefs_writes_waiting").decrement(group.len() as f64);
+    let started = Instant::now();
     let committed = run_group(db, &mut group);
     if let Err(e) = &committed {
         tracing::error!(error = %e, jobs = group.len(), "transaction failed");
@@ -123,6 +127,7 @@ fn commit_group(db: &mut Sqlite, mut group: Vec<Box<dyn Job>>) {
             tracing::error!(error = %e, "rollback failed");
         }
     }
+    metrics::histogram!("drivefs_group_commit_seconds").record(started.elapsed().as_secs_f64());
     for job in group {
         job.answer(committed.clone());
     }

@@ -70,6 +70,11 @@ impl Hub {
         waiting.by_namespace.values().flat_map(HashMap::values).for_each(|wake| wake.notify_one());
     }
 
+    /// Long polls that are held.
+    pub fn waiters(&self) -> usize {
+        self.lock().count
+    }
+
     pub fn has_waiters(&self) -> bool {
         self.lock().count > 0
     }

@@ -58,8 +58,8 @@ pub fn routes(roles: &[Role]) -> Router<Shared> {
         for prefix in PREFIXES {
             routes = routes.merge(content(prefix));
         }
-        let part = put(resumable::part).delete(resumable::cancel);
-        routes = routes.route("/files/upload/{upload}", part);
+        routes =
+            routes.route("/files/upload/{upload}", put(resumable::part).delete(resumable::cancel));
     }
     routes
 }
@@ -95,8 +95,8 @@ fn content(prefix: &str) -> Router<Shared> {
 pub fn longpolls() -> Router<Shared> {
     let mut routes = Router::new();
     for prefix in PREFIXES {
-        let path = format!("{prefix}/files/list_folder/longpoll");
-        routes = routes.route(&path, post(folders::longpoll));
+        let at = |path: &str| format!("{prefix}{path}");
+        routes = routes.route(&at("/files/list_folder/longpoll"), post(folders::longpoll));
     }
     routes.layer(DefaultBodyLimit::max(SMALL_BODY_MAX_BYTES))
 }

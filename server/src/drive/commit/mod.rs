@@ -31,6 +31,7 @@ use drivefs_core::wire::CommitRequest;
 use drivefs_core::wire::Op;
 use drivefs_core::wire::OpResult;
 use drivefs_core::wire::Place;
+use tracing::Instrument;
 
 use super::Drive;
 use super::DriveError;
@@ -93,7 +94,7 @@ impl Drive {
         let (prepared, generation) = self.prepare(asker, request.ns, &request.ops).await?;
         let (drive, asker, request) = (self.clone(), asker.clone(), Arc::clone(request));
         // In a task of its own: what was begun is committed and hinted, also when the client is gone.
-        let task = tokio::spawn(async move {
+        let task = async move {
             let file_max = drive.limits.file_max_bytes;
             let rules = Rules { file_max, epoch: drive.epoch, generation };
             let (ns, op_count) = (request.ns, request.ops.len() as u64);
@@ -107,7 +108,8 @@ impl Drive {
             }
             metrics::counter!("drivefs_ops_total").increment(op_count);
             Ok(reply)
-        });
+        };
+        let task = tokio::spawn(task.in_current_span());
         task.await.map_err(|e| DriveError::Internal(e.to_string()))?
     }
 }

@@ -126,19 +126,19 @@ impl Drive {
             .await?
             .into_iter()
             .collect();
-        let keys = self.keys.clone();
-        let built = self.work.compute(move || seal(&plain, missing, owner, &keys)).await??;
+        let (keys, ring) = (self.keys.clone(), self.keys.clone());
+        let built = self.work.compute(move || seal(&plain, missing, owner, &ring)).await??;
         let drive = self.clone();
         let keeping = tokio::spawn(async move {
             let mut built = built;
             if let Some(built) = &mut built {
                 let pack = built.pack.pack;
-                drive.blocks.put(pack, take(&mut built.bytes)).await.map_err(DriveError::from)?;
+                drive.store_pack(pack, take(&mut built.bytes)).await?;
             }
             drive
                 .store
                 .write(move |sql| {
-                    let stored = built.map_or(Ok(0), |built| built.note(sql, owner))?;
+                    let stored = built.map_or(Ok(0), |built| built.note(sql, &keys, owner))?;
                     // What was here may have been found unused meanwhile; from now on it is not.
                     for hash in named {
                         if !space::spare(sql, owner, hash)? {
