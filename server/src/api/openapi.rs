@@ -15,6 +15,7 @@ use utoipa::openapi::Required;
 use utoipa::openapi::path::ParameterBuilder;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::path::PathItem;
+use utoipa::openapi::schema::Type;
 use utoipa::openapi::security::Http;
 use utoipa::openapi::security::HttpAuthScheme;
 use utoipa::openapi::security::SecurityScheme;
@@ -149,7 +150,11 @@ fn complete(path: &str, item: &mut PathItem) {
                 .name(WIRE_HEADER)
                 .parameter_in(ParameterIn::Header)
                 .required(Required::True)
-                .schema(Some(ObjectBuilder::new().enum_values(Some([WIRE_VERSION.to_string()]))));
+                .schema(Some(
+                    ObjectBuilder::new()
+                        .schema_type(Type::String)
+                        .enum_values(Some([WIRE_VERSION.to_string()])),
+                ));
             call.parameters.get_or_insert_default().push(wire.build().into());
         }
     }

@@ -26,7 +26,9 @@ use crate::metadata::blocks;
 use crate::metadata::space;
 
 /// Bytes that are gathered before blocks are cut off them: a pack's worth.
-pub const GATHER_BYTES: usize = 8 * 1024 * 1024;
+pub const GATHER_BYTES: usize = 6 * 1024 * 1024;
+/// Room for that and the piece of a body that fills it.
+const ROOM_BYTES: usize = GATHER_BYTES + 1024 * 1024;
 
 /// A block of a file, and its name.
 #[derive(Debug, Clone)]
@@ -49,6 +51,12 @@ pub struct Gathered(Vec<u8>);
 
 impl Gathered {
     pub fn push(&mut self, bytes: &[u8]) {
+        let need = self.0.len() + bytes.len();
+        if need > self.0.capacity() {
+            // Doubling alone would end far above what is ever gathered.
+            let room = (2 * self.0.capacity()).min(ROOM_BYTES).max(need);
+            self.0.reserve_exact(room - self.0.len());
+        }
         self.0.extend_from_slice(bytes);
     }
 

@@ -391,7 +391,9 @@ impl Drive {
         after.closed |= matches!(save, Save::Tail { closes: true });
         // Bytes behind the last cut: all where they were cut anew, else those that are new.
         let tail_from = if blocks.is_empty() { row.received } else { after.cut };
-        if !matches!(save, Save::Cut) && after.received > tail_from {
+        // Between two cuts the tail stays in memory, but for bytes that were told to be here.
+        let keeps = !matches!(save, Save::Cut) || after.received > after.cut;
+        if keeps && after.received > tail_from {
             let at = |offset: u64| (offset - after.cut) as usize;
             let bytes = gathered.slice(at(tail_from), at(after.received));
             let tail = PlainBlock::of(Bytes::copy_from_slice(bytes));
