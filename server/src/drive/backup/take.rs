@@ -133,7 +133,9 @@ fn prepare(dir: &Path, server_id: &str) -> Result<File, BackupError> {
             )));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if !disk::names(dir)?.is_empty() {
+            // A run that was cut off even before the mark has left a draft of it.
+            let draft = |name: &String| name.starts_with(MARK) && disk::is_draft(name);
+            if !disk::names(dir)?.iter().all(draft) {
                 return Err(BackupError::Refused(format!(
                     "{} is not empty and holds no drivefs backup; choose another folder",
                     dir.display()
