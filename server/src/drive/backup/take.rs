@@ -191,6 +191,16 @@ impl Backup<'_> {
             let page = check::packs(copy.sql(), after, PACKS_A_PAGE)?;
             let Some(last) = page.last() else { break };
             after = Some(last.pack);
+            // One without blocks is on its way out, and its object may be gone before its row.
+            let mut needed = Vec::with_capacity(page.len());
+            for row in page {
+                if check::has_blocks(copy.sql(), row.pack)? {
+                    needed.push(row);
+                } else {
+                    progress.add(1);
+                }
+            }
+            let page = needed;
             if !self.page(page, progress).await? {
                 return Ok(None);
             }
@@ -351,8 +361,8 @@ async fn copy_pack(
     let pack = row.pack;
     let _held = drive.work.hold(2 * row.size).await?;
     let Some(bytes) = drive.blocks.whole(pack).await? else {
-        let now = drive.store.read(move |sql| check::pack(sql, pack)).await?;
-        return Ok((pack, if now.is_some() { Copied::Missing } else { Copied::Removed }));
+        let needed = drive.store.read(move |sql| check::has_blocks(sql, pack)).await?;
+        return Ok((pack, if needed { Copied::Missing } else { Copied::Removed }));
     };
     let keys = drive.keys.clone();
     let to = disk::pack_path(&dir.join("blocks"), pack);
