@@ -163,7 +163,7 @@ pub const RULES: &[Rule] = &[
         "namespace {0}: file {1} is at version {2}, which is not there",
         "SELECT n.ns, n.node, n.version FROM node n LEFT JOIN file_version v ON v.ns = n.ns
          AND v.node = n.node AND v.version = n.version
-         WHERE n.kind = 1 AND n.version > 0 AND v.ns IS NULL",
+         WHERE n.kind = 1 AND n.version > 0 AND n.deleted_ns IS NULL AND v.ns IS NULL",
     ),
     rule(
         "version-order",
@@ -338,12 +338,6 @@ pub fn pack(sql: &mut dyn Sql, pack: PackId) -> Result<Option<PackRow>, DbError>
     sql.query_one(&statement, params![pack])?.as_ref().map(pack_of).transpose()
 }
 
-/// True for a pack that is on record and not about to be removed.
-pub fn is_pack_live(sql: &mut dyn Sql, pack: PackId) -> Result<bool, DbError> {
-    let live = "SELECT 1 FROM pack WHERE pack = ?1 AND dead IS NULL";
-    Ok(sql.query_one(live, params![pack])?.is_some())
-}
-
 /// Number of packs and their bytes.
 pub fn packs_total(sql: &mut dyn Sql) -> Result<(u64, u64), DbError> {
     let row =
@@ -385,6 +379,15 @@ pub fn blocks_of(sql: &mut dyn Sql, pack: PackId) -> Result<Vec<BlockRow>, DbErr
         })
     })
     .collect()
+}
+
+/// True when a block is said to be in a pack that the table of packs knows.
+pub fn has_blocks(sql: &mut dyn Sql, pack: PackId) -> Result<bool, DbError> {
+    let row = sql.query_one(
+        "SELECT 1 FROM block b JOIN pack p ON p.pack = b.pack WHERE b.pack = ?1 LIMIT 1",
+        params![pack],
+    )?;
+    Ok(row.is_some())
 }
 
 /// Blocks of packs that the table of packs does not know: pack, owner and name.
@@ -432,6 +435,9 @@ pub fn set_place(
             at.block_len,
         ],
     )?;
+    // What refers to it is looked at again, and the pack is in use from here on.
+    sql.exec("UPDATE pack SET dead = NULL WHERE pack = ?1", params![pack])?;
+    super::space::next_generation(sql)?;
     Ok(())
 }
 

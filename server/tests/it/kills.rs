@@ -19,12 +19,13 @@ const EMAIL: &str = "alice@example.com";
 
 /// Runs a command and kills it after a while; true when it had ended well by itself.
 fn cut_off(args: &[&str], data: &Path, after: Duration) -> bool {
+    let said = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let mut child = program()
         .args(args)
         .arg("--data")
         .arg(data)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
     let end = Instant::now() + after;
@@ -32,7 +33,8 @@ fn cut_off(args: &[&str], data: &Path, after: Duration) -> bool {
         if let Some(status) = child.try_wait().unwrap() {
             // The one before was killed between its last step and its end.
             let done = args[0] == "restore" && data.join("metadata.db").exists();
-            assert!(status.success() || done, "{args:?} failed before it was killed");
+            let said = std::fs::read_to_string(&said).unwrap();
+            assert!(status.success() || done, "{args:?} failed before it was killed: {said}");
             return true;
         }
         std::thread::sleep(Duration::from_millis(1));

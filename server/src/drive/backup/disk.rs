@@ -67,11 +67,16 @@ pub fn draft_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// True for the name of a draft, and of what SQLite keeps beside one.
+pub fn is_draft(name: &str) -> bool {
+    name.ends_with(".draft") || name.ends_with(".draft-journal")
+}
+
 /// Removes drafts that were cut off in a folder.
 pub fn sweep_drafts(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().ends_with(b".draft") {
+        if entry.file_name().to_str().is_some_and(is_draft) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -145,7 +145,7 @@ fn begin(manifest: &Manifest, to: &Target) -> Result<(), BackupError> {
     }
     let others = disk::names(&to.data)?;
     // A run that was cut off even before the mark has left a draft of it.
-    let draft = |n: &str| n.starts_with(RESTORING) && n.ends_with(".draft");
+    let draft = |n: &str| n.starts_with(RESTORING) && disk::is_draft(n);
     let known = |n: &str| n == "lock" || n == keys::KEY_FILE || draft(n);
     let others = others.iter().filter(|n| !known(n)).count();
     let packs = disk::names(&to.blocks)?.len();

@@ -141,7 +141,9 @@ fn prepare(dir: &Path, server_id: &str) -> Result<File, BackupError> {
             )));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if !disk::names(dir)?.is_empty() {
+            // A run that was cut off even before the mark has left a draft of it.
+            let draft = |name: &String| name.starts_with(MARK) && disk::is_draft(name);
+            if !disk::names(dir)?.iter().all(draft) {
                 return Err(BackupError::Refused(format!(
                     "{} is not empty and holds no drivefs backup; choose another folder",
                     dir.display()
@@ -197,6 +199,16 @@ impl Backup<'_> {
             let page = check::packs(copy.sql(), after, PACKS_A_PAGE)?;
             let Some(last) = page.last() else { break };
             after = Some(last.pack);
+            // One without blocks is on its way out, and its object may be gone before its row.
+            let mut needed = Vec::with_capacity(page.len());
+            for row in page {
+                if check::has_blocks(copy.sql(), row.pack)? {
+                    needed.push(row);
+                } else {
+                    progress.add(1);
+                }
+            }
+            let page = needed;
             if !self.page(page, progress).await? {
                 return Ok(None);
             }
@@ -357,8 +369,8 @@ async fn copy_pack(
     let pack = row.pack;
     let _held = drive.work.hold(2 * row.size).await?;
     let Some(bytes) = drive.blocks.whole(pack).await? else {
-        let live = drive.store.read(move |sql| check::is_pack_live(sql, pack)).await?;
-        return Ok((pack, if live { Copied::Missing } else { Copied::Removed }));
+        let needed = drive.store.read(move |sql| check::has_blocks(sql, pack)).await?;
+        return Ok((pack, if needed { Copied::Missing } else { Copied::Removed }));
     };
     let keys = drive.keys.clone();
     let to = disk::pack_path(&dir.join("blocks"), pack);

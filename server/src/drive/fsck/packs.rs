@@ -103,6 +103,8 @@ impl Drive {
         let _held = self.work.hold(2 * row.size).await?;
         let bytes = match self.blocks.whole(pack).await {
             Ok(Some(bytes)) => bytes,
+            // No block is in it: it is on its way out.
+            Ok(None) if rows.is_empty() => return Ok(None),
             Ok(None) => return Ok(Some(gone(row, &rows, "pack-gone", "is not in the store"))),
             Err(e) => {
                 let what = format!("cannot be read: {e}");
