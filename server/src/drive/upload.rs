@@ -129,7 +129,7 @@ impl Drive {
         let keeping = async move {
             let mut built = built;
             drive.store_pack(built.pack.pack, take(&mut built.bytes)).await?;
-            Ok(drive.store.write(move |sql| built.note(sql, &keys, owner)).await?)
+            drive.store.write(move |sql| built.note(sql, &keys, owner)).await
         };
         let keeping = tokio::spawn(keeping.in_current_span());
         keeping.await.map_err(|e| DriveError::Internal(e.to_string()))?
