@@ -25,7 +25,7 @@ declare -A package=(
     [shellcheck]=shellcheck [curl]=curl [python3]=python3 [jq]=jq [setpriv]=util-linux
     [useradd]=passwd [xxd]=xxd [mkfifo]=coreutils [find]=findutils [openssl]=openssl [cmp]=diffutils [ps]=procps
     [vim.tiny]=vim-tiny [tar]=tar [dbus-daemon]=dbus-daemon [dbus-monitor]=dbus-bin
-    [setfacl]=acl [stress-ng]=stress-ng [inotifywait]=inotify-tools [faketime]=faketime
+    [setfacl]=acl [strace]=strace [stress-ng]=stress-ng [inotifywait]=inotify-tools [faketime]=faketime
 )
 missing=()
 for program in "${!package[@]}"; do
@@ -34,6 +34,8 @@ done
 if ! printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; then
     missing+=(gcc libc6-dev)
 fi
+# For clients of others, from the package index of Python.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # Its programs are not in the PATH.
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 # Starts nothing, and leaves no database behind: the package makes a cluster of its own at once.
