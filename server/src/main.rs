@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use drivefs_server::cli;
 
+/// Large buffers come and go on many threads: with this one the process gives them back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,

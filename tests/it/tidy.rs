@@ -35,7 +35,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("reqwest", &["src/remote"]),
     ("object_store", &["server/src/blocks"]),
     ("axum", &["server/src/api"]),
-    ("hyper", &["server/src/api/callback.rs"]),
+    ("hyper", &["server/src/api/callback.rs", "server/src/api/serve.rs"]),
     ("indicatif", &["src/cli"]),
     ("chrono", &["src/cli"]),
     ("similar", &["src/cli"]),
