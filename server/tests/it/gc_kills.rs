@@ -219,6 +219,8 @@ async fn no_live_byte_goes_whoever_is_killed() {
     assert!(out.status.success(), "gc failed");
     removed += removed_by(&out.stdout);
     live += check(&writers).await;
+    let fsck = run(dir.path(), &["fsck"], "");
+    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
     let steps: u64 = writers.iter().map(|w| w.step).sum();
     println!(
         "{kills} kills, {steps} changes, {whole} whole runs, {removed} blocks removed, {live} looked at"
