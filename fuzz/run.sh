@@ -9,7 +9,7 @@
 set -u
 cd "$(dirname "$0")" || exit 1
 seconds=${1:-300}
-shift || true
+[ $# = 0 ] || shift
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
     for file in fuzz_targets/*.rs; do

@@ -87,8 +87,10 @@ pub struct Manner {
     pub paced: bool,
 }
 
-/// The right to run jobs of a data folder.
-pub struct Turn(#[allow(dead_code)] File);
+/// The right to run jobs of a data folder, until it is dropped.
+pub struct Turn {
+    _lock: File,
+}
 
 impl Turn {
     /// None while another process runs one.
@@ -101,7 +103,7 @@ impl Turn {
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { _lock: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
         }
