@@ -53,6 +53,7 @@ use crate::metadata::Store;
 use crate::metadata::check;
 use crate::metadata::epochs;
 use crate::metadata::server;
+use crate::metadata::tiers;
 use crate::notify::Hub;
 
 /// How long requests in flight may take once the server stops.
@@ -109,7 +110,7 @@ impl Server {
         if config.roles.contains(&Role::Api) {
             background.push(tokio::spawn(end_left_uploads(drive.clone())));
         }
-        if config.scrub_rate > 0 {
+        if has_jobs && config.scrub_rate > 0 {
             background.push(tokio::spawn(drive.clone().scrub_forever(config.scrub_rate)));
         }
         Ok(Self { addr, drive, stop, serving, working, background, _lock: lock })
@@ -276,6 +277,7 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
             dir.join("00").display()
         ),
         None => {
+            second_store_is_there(&store, config).await?;
             host::blocking(move || {
                 let blocks = BlockStore::open_local(&dir, min_free)?;
                 match cold {
@@ -387,6 +389,20 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
     match std::fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
         entries => Ok(entries?.next().is_none()),
+    }
+}
+
+/// Refuses to go on without the second store while packs are in it: they would look as lost.
+async fn second_store_is_there(store: &Store, config: &Config) -> anyhow::Result<()> {
+    let away = store.read(tiers::away).await?;
+    let (cold, _) = store.read(tiers::cold).await?;
+    match &config.cold {
+        None if away > 0 => bail!("{away} packs lie in a second store: name it with --cold URL"),
+        Some(second) if cold > 0 && is_empty(&second.dir)? => bail!(
+            "{} holds no packs, and the database names {cold} in there: is its disk mounted?",
+            second.dir.display()
+        ),
+        _ => Ok(()),
     }
 }
 

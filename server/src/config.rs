@@ -102,6 +102,17 @@ pub struct Place {
     pub metadata: Option<String>,
 }
 
+/// Where packs lie: for all commands that read them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Stores {
+    /// Where packs lie, as for `serve`: a path or file:// URL [default: DATA/blocks]
+    #[arg(long, value_name = "URL")]
+    pub blocks: Option<String>,
+    /// Second store, if there is one: as for `serve`
+    #[arg(long, value_name = "URL")]
+    pub cold: Option<String>,
+}
+
 /// Settings of `serve`; the file takes the same names.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -188,6 +199,13 @@ impl Config {
             session_idle_secs: Some(SESSION_IDLE_SECS_DEFAULT),
             token_max_secs: None,
         }
+    }
+
+    /// For a command that works on the packs.
+    pub fn with_stores(place: &Place, stores: Stores) -> Result<Self, ConfigError> {
+        let Stores { blocks, cold } = stores;
+        // The listening address of a settings file is none of its business.
+        Self::resolve(place, Settings { blocks, cold, insecure: true, ..Settings::default() })
     }
 
     /// Flags over file over defaults.

@@ -46,7 +46,7 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 const ROUND_NOTE: &str = "collect_round";
 
 /// What there is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// Versions that no rule keeps, and what was long in the trash.
     Prune,

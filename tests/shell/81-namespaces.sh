@@ -115,3 +115,21 @@ else
 fi
 sync_device alice
 same "and never reaches the owner" "$(cat "$T/alice/readable/file.txt")" look
+
+# ---- what is kept of the past is set for each folder
+versions() { as alice drivefs versions "$T/alice/$1" --json | jq -c '[.versions[].version]'; }
+policy() { drivefs-server policy --email alice@example.org --data "$SERVER_DATA" "$@"; }
+for i in 1 2 3 4; do
+    printf '%s\n' "$i" | tee "$T/alice/team/past.txt" >"$T/alice/past.txt"
+    sync_device alice
+done
+check "at most two versions in the shared folder" policy --path /team --versions 2
+same "not in the account's own" "$(policy --json | jq .versions)" 100
+check "the job that removes them runs" drivefs-server jobs --run prune --data "$SERVER_DATA"
+same "two are left" "$(versions team/past.txt)" '[4,3]'
+same "of the other file all" "$(versions past.txt)" '[4,3,2,1]'
+refused "a folder that is not shared has none of its own" 'no shared folder /team2' policy --path /team2 --versions 2
+refused "nor has nobody's" 'no account' drivefs-server policy --email x@example.org --data "$SERVER_DATA"
+refused "forever is a century" 'not in 0..=36500' policy --trash-days 999999
+refused "the newest version always stays" 'not in 1' policy --versions 0
+check "it is on record" grep -q 'policy_set.*alice@example.org' <(drivefs-server audit --data "$SERVER_DATA")

@@ -30,20 +30,27 @@ type Table<K> = HashMap<K, Failures>;
 struct Failures {
     count: u32,
     last: i64,
+    /// Somebody was told to wait since the last one.
+    told: bool,
+}
+
+/// An attempt that is not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    pub secs: i64,
+    /// The first that has to wait since the last attempt that was allowed.
+    pub first: bool,
 }
 
 impl Limiter {
     /// Takes one attempt, counted as failed until `succeeded`. When it is not allowed, tells how
-    /// long to wait (seconds).
-    pub fn attempt(&self, email: &str, peer: IpAddr, now: i64) -> Result<(), i64> {
+    /// long to wait.
+    pub fn attempt(&self, email: &str, peer: IpAddr, now: i64) -> Result<(), Wait> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = wait_secs(tables.0.get(email), EMAIL_FAILURES, now).max(wait_secs(
-            tables.1.get(&peer),
-            PEER_FAILURES,
-            now,
-        ));
-        if wait > 0 {
-            return Err(wait);
+        let by_email = wait(tables.0.get_mut(email), EMAIL_FAILURES, now);
+        let by_peer = wait(tables.1.get_mut(&peer), PEER_FAILURES, now);
+        if let Some(longer) = by_email.into_iter().chain(by_peer).max_by_key(|w| w.secs) {
+            return Err(longer);
         }
         count(&mut tables.0, email.to_owned(), now);
         count(&mut tables.1, peer, now);
@@ -60,13 +67,12 @@ impl Limiter {
     }
 }
 
-fn wait_secs(failures: Option<&Failures>, free: u32, now: i64) -> i64 {
-    let Some(f) = failures.filter(|f| now - f.last < WINDOW_SECS && f.count >= free) else {
-        return 0;
-    };
+fn wait(failures: Option<&mut Failures>, free: u32, now: i64) -> Option<Wait> {
+    let f = failures.filter(|f| now - f.last < WINDOW_SECS && f.count >= free)?;
     let doublings = (f.count - free).min(16);
     let wait = (FIRST_WAIT_SECS << doublings).min(WINDOW_SECS);
-    (f.last + wait - now).max(0)
+    let secs = f.last + wait - now;
+    (secs > 0).then(|| Wait { secs, first: !std::mem::replace(&mut f.told, true) })
 }
 
 fn count<K: Hash + Eq + Clone>(table: &mut Table<K>, key: K, now: i64) {
@@ -76,12 +82,13 @@ fn count<K: Hash + Eq + Clone>(table: &mut Table<K>, key: K, now: i64) {
             table.clear();
         }
     }
-    let entry = table.entry(key).or_insert(Failures { count: 0, last: now });
+    let entry = table.entry(key).or_insert(Failures { count: 0, last: now, told: false });
     if now - entry.last >= WINDOW_SECS {
         entry.count = 0;
     }
     entry.count += 1;
     entry.last = now;
+    entry.told = false;
 }
 
 #[cfg(test)]
@@ -96,10 +103,11 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(limiter.attempt("a@b", PEER, 100), Ok(()));
         }
-        assert_eq!(limiter.attempt("a@b", PEER, 100), Err(15));
+        assert_eq!(limiter.attempt("a@b", PEER, 100), Err(Wait { secs: 15, first: true }));
+        assert_eq!(limiter.attempt("a@b", PEER, 101), Err(Wait { secs: 14, first: false }));
         assert_eq!(limiter.attempt("other@b", PEER, 100), Ok(()));
         assert_eq!(limiter.attempt("a@b", PEER, 115), Ok(()));
-        assert_eq!(limiter.attempt("a@b", PEER, 115), Err(30));
+        assert_eq!(limiter.attempt("a@b", PEER, 115), Err(Wait { secs: 30, first: true }));
         assert_eq!(limiter.attempt("a@b", PEER, 115 + WINDOW_SECS), Ok(()));
     }
 
@@ -109,7 +117,7 @@ mod tests {
         for i in 0..20 {
             assert_eq!(limiter.attempt(&format!("{i}@b"), PEER, 0), Ok(()));
         }
-        assert_eq!(limiter.attempt("x@b", PEER, 0), Err(15));
+        assert_eq!(limiter.attempt("x@b", PEER, 0), Err(Wait { secs: 15, first: true }));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::clock;
 use crate::config::Place;
 use crate::metadata::audit;
 
+const NS_AN_HOUR: i64 = 3600 * 1_000_000_000;
+
 #[derive(Debug, Args)]
 pub struct Audit {
     /// Only what is about this account
@@ -27,7 +29,9 @@ pub struct Audit {
 
 pub fn run(args: Audit) -> anyhow::Result<()> {
     let store = user::open_existing(&user::resolve(&args.place)?)?;
-    let since = args.hours.map_or(0, |h| clock::now_ns() - i64::from(h) * 3600 * 1_000_000_000);
+    let since = args
+        .hours
+        .map_or(0, |h| clock::now_ns().saturating_sub(i64::from(h).saturating_mul(NS_AN_HOUR)));
     let email = args.email.map(|e| e.trim().to_lowercase());
     let limit = args.limit;
     let entries = super::runtime()?

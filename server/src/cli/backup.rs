@@ -7,11 +7,11 @@ use anyhow::bail;
 use clap::Args;
 
 use super::progress::Line;
-use super::user;
 use crate::app;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Place;
+use crate::config::Stores;
 use crate::drive::backup;
 use crate::drive::backup::Target;
 use crate::drive::fsck::Progress;
@@ -30,6 +30,8 @@ pub struct Backup {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stores: Stores,
+    #[command(flatten)]
     place: Place,
 }
 
@@ -44,6 +46,8 @@ pub struct Restore {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stores: Stores,
+    #[command(flatten)]
     place: Place,
 }
 
@@ -52,7 +56,7 @@ pub fn run_backup(args: Backup) -> anyhow::Result<()> {
         if args.verify {
             return verify(args).await;
         }
-        let config = user::resolve(&args.place)?;
+        let config = Config::with_stores(&args.place, args.stores)?;
         apart(&config, &args.dir)?;
         let drive = app::open_existing(&config).await?;
         let progress = Arc::new(Progress::default());
@@ -125,7 +129,7 @@ fn apart(config: &Config, dir: &std::path::Path) -> anyhow::Result<()> {
 }
 
 pub fn run_restore(args: Restore) -> anyhow::Result<()> {
-    let config = user::resolve(&args.place)?;
+    let config = Config::with_stores(&args.place, args.stores)?;
     super::runtime()?.block_on(async {
         let progress = Arc::new(Progress::default());
         let line = Line::show(&progress);

@@ -6,9 +6,10 @@ use anyhow::bail;
 use clap::Args;
 
 use super::progress::Line;
-use super::user;
 use crate::app;
+use crate::config::Config;
 use crate::config::Place;
+use crate::config::Stores;
 use crate::drive::fsck;
 use crate::drive::fsck::Options;
 use crate::drive::fsck::Progress;
@@ -29,11 +30,13 @@ pub struct Fsck {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stores: Stores,
+    #[command(flatten)]
     place: Place,
 }
 
 pub fn run(args: Fsck) -> anyhow::Result<()> {
-    let config = user::resolve(&args.place)?;
+    let config = Config::with_stores(&args.place, args.stores)?;
     super::runtime()?.block_on(async {
         let drive = app::open_existing(&config).await?;
         let progress = Arc::new(Progress::default());

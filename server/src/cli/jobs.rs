@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Place;
-use crate::config::Settings;
+use crate::config::Stores;
 use crate::drive::collect::Grace;
 use crate::jobs;
 use crate::jobs::Kind;
@@ -27,15 +27,24 @@ const TURN_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub struct Jobs {
-    /// Print JSON, one array
+    /// Run this one now, to its end
+    #[arg(long, value_enum, value_name = "JOB")]
+    run: Option<Kind>,
+    /// With `--run cold`: packs go that nobody has read for so many days [default: 90]
+    #[arg(long, value_name = "DAYS", requires = "cold")]
+    cold_after: Option<u32>,
+    /// Print JSON, one array; with --run one object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    stores: Stores,
     #[command(flatten)]
     place: Place,
 }
 
-/// Applies the history policy, removes blocks that nothing refers to, and compacts packs; works
-/// while the server runs. The server does the same on its own, a little every day.
+/// Apply the history policy, remove unused blocks, compact packs; works while the server runs.
+///
+/// The server does the same on its own, a little every day.
 ///
 /// A block is removed by the second run that finds no use for it, and not before it is a day old.
 #[derive(Debug, Args)]
@@ -47,17 +56,46 @@ pub struct Gc {
     /// Print JSON, one object
     #[arg(long)]
     json: bool,
-    /// Where packs lie, if not in the data folder: as for `serve`
-    #[arg(long, value_name = "URL")]
-    blocks: Option<String>,
-    /// Second store, if there is one: as for `serve`
-    #[arg(long, value_name = "URL")]
-    cold: Option<String>,
+    #[command(flatten)]
+    stores: Stores,
     #[command(flatten)]
     place: Place,
 }
 
-pub fn list(args: Jobs) -> anyhow::Result<()> {
+pub fn jobs(args: Jobs) -> anyhow::Result<()> {
+    match args.run {
+        Some(kind) => run_now(args, kind),
+        None => list(&args),
+    }
+}
+
+fn run_now(args: Jobs, kind: Kind) -> anyhow::Result<()> {
+    let mut config = Config::with_stores(&args.place, args.stores)?;
+    if let (Some(cold), Some(days)) = (&mut config.cold, args.cold_after) {
+        cold.after_days = days;
+    }
+    if kind == Kind::Cold && config.cold.is_none() {
+        return Err(ConfigError("--run cold needs the second store: --cold URL".into()).into());
+    }
+    super::runtime()?.block_on(async {
+        let drive = app::open_existing(&config).await?;
+        let _turn = turn(&config).await?;
+        let (_keep, stop) = watch::channel(false);
+        let manner = Manner { grace: Grace::default(), paced: false };
+        let report = jobs::run(&drive, kind, manner, &stop).await?;
+        let store = drive.store.clone();
+        drop(drive);
+        store.close();
+        if args.json {
+            println!("{report}");
+        } else {
+            println!("{}: {report}", kind.name());
+        }
+        Ok(())
+    })
+}
+
+fn list(args: &Jobs) -> anyhow::Result<()> {
     let store = user::open_existing(&user::resolve(&args.place)?)?;
     let found = super::runtime()?.block_on(store.read(rows::list))?;
     store.close();
@@ -113,8 +151,7 @@ fn span(secs: i64) -> String {
 
 pub fn gc(args: Gc) -> anyhow::Result<()> {
     let grace_secs = parse_span(&args.grace)?;
-    let settings = Settings { blocks: args.blocks, cold: args.cold, ..Settings::default() };
-    let config = Config::resolve(&args.place, settings)?;
+    let config = Config::with_stores(&args.place, args.stores)?;
     let usual = Grace::default();
     let grace = Grace {
         block: grace_secs,

@@ -76,7 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Audit(args) => audit::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Mount(mount) => mount::run(mount),
-        Command::Jobs(args) => jobs::list(args),
+        Command::Jobs(args) => jobs::jobs(args),
         Command::Gc(args) => jobs::gc(args),
         Command::Policy(args) => policy::run(args),
         Command::Openapi => openapi::run(),

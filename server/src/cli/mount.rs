@@ -44,8 +44,7 @@ enum GuestRole {
 
 pub fn run(mount: Mount) -> anyhow::Result<()> {
     let Mount::Add(args) = mount;
-    let name = Name::new(args.path.trim_matches('/').as_bytes().to_vec())
-        .map_err(|e| ConfigError(format!("--path {}: {e}; write it like /team", args.path)))?;
+    let name = name_of(&args.path)?;
     let role = match args.role {
         GuestRole::Viewer => Role::Viewer,
         GuestRole::Editor => Role::Editor,
@@ -56,4 +55,10 @@ pub fn run(mount: Mount) -> anyhow::Result<()> {
     store.close();
     println!("{ns}");
     Ok(())
+}
+
+/// The name of a folder in a root, of a path like /team.
+pub(super) fn name_of(path: &str) -> Result<Name, ConfigError> {
+    Name::new(path.trim_matches('/').as_bytes().to_vec())
+        .map_err(|e| ConfigError(format!("--path {path}: {e}; write it like /team")))
 }

@@ -1,45 +1,57 @@
-//! `drivefs-server policy`: what is kept of the past, for each account's folder.
+//! `drivefs-server policy`: what is kept of the past, for each account's folder and each shared one.
 
 use clap::Args;
+use clap::value_parser;
+use drivefs_core::name::Name;
 
+use super::mount::name_of;
 use super::user;
-use crate::config::ConfigError;
 use crate::config::Place;
+use crate::drive::DriveError;
+use crate::drive::mounts;
+use crate::drive::policy::DAYS_MAX;
 use crate::drive::policy::Policy;
 use crate::drive::prune;
+use crate::drive::users;
 use crate::metadata::DbError;
-use crate::metadata::accounts;
+use crate::metadata::Sql;
+use crate::metadata::audit;
+use crate::metadata::audit::Happened;
+use crate::metadata::audit::Kind;
 use crate::metadata::policies;
 
-/// Shows and sets how much of the past is kept for an account; works while the server runs.
+/// Show and set how much of the past is kept; works while the server runs.
 ///
 /// Without further options it prints what holds. What is set holds from the next run of the job
 /// `prune` on; what was removed before does not come back.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// Account whose root folder is meant
+    /// Account whose folder is meant: all in it but shared folders
     #[arg(long)]
     email: String,
+    /// The shared folder of this name in the root of that account instead, e.g. /team
+    #[arg(long, value_name = "/NAME")]
+    path: Option<String>,
     /// Most versions of a file [usual: 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     versions: Option<u32>,
     /// Every version stays for so many hours [usual: 1]
-    #[arg(long, value_name = "HOURS")]
+    #[arg(long, value_name = "HOURS", value_parser = hours())]
     all_hours: Option<u32>,
     /// Then the last of each burst of 5 minutes, for so many days [usual: 1]
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = days())]
     bursts_days: Option<u32>,
     /// Then the last of each hour [usual: 7]
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = days())]
     hourly_days: Option<u32>,
     /// Then the last of each day [usual: 30]
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = days())]
     daily_days: Option<u32>,
     /// Then the last of each week [usual: 365]; older ones go
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = days())]
     weekly_days: Option<u32>,
     /// What was deleted stays in the trash for so long [usual: 30]
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = days())]
     trash_days: Option<u32>,
     /// Back to what is usual, before anything else
     #[arg(long)]
@@ -65,31 +77,21 @@ impl PolicyArgs {
     }
 }
 
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(..=i64::from(DAYS_MAX))
+}
+
+fn hours() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(..=i64::from(DAYS_MAX) * 24)
+}
+
 pub fn run(args: PolicyArgs) -> anyhow::Result<()> {
-    if args.versions == Some(0) {
-        return Err(
-            ConfigError("--versions: the newest one always stays; at least 1".into()).into()
-        );
-    }
+    let folder = args.path.as_deref().map(name_of).transpose()?;
     let store = user::open_existing(&user::resolve(&args.place)?)?;
     let json = args.json;
-    let found = super::runtime()?.block_on(store.write(move |sql| {
-        let Some(account) = accounts::by_email(sql, &args.email)? else { return Ok(None) };
-        let ns = account.root_ns;
-        let before = prune::policy_of(sql, ns)?;
-        let begin = if args.reset { Policy::default() } else { before };
-        let policy = args.applied_to(begin);
-        if policy != before || args.reset {
-            let text = serde_json::to_string(&policy).map_err(|_| DbError::Decode("policy"))?;
-            let text = Some(text.as_str()).filter(|_| policy != Policy::default());
-            policies::set(sql, ns, text)?;
-        }
-        Ok::<_, DbError>(Some(policy))
-    }))?;
+    let policy = super::runtime()?.block_on(store.write(move |sql| set(sql, &args, folder)));
     store.close();
-    let Some(policy) = found else {
-        anyhow::bail!("there is no such account; `drivefs-server user list` shows all");
-    };
+    let policy = policy?;
     if json {
         println!("{}", serde_json::to_string_pretty(&policy)?);
         return Ok(());
@@ -102,4 +104,30 @@ pub fn run(args: PolicyArgs) -> anyhow::Result<()> {
     println!("last of each week        {} days", policy.weekly_days);
     println!("trash                    {} days", policy.trash_days);
     Ok(())
+}
+
+/// Sets what the options say; what holds then.
+fn set(sql: &mut dyn Sql, args: &PolicyArgs, folder: Option<Name>) -> Result<Policy, DriveError> {
+    let account = users::found(sql, &users::checked_email(&args.email)?)?;
+    let ns = match folder {
+        Some(name) => mounts::shown_as(sql, &account, &name)?,
+        None => account.root_ns,
+    };
+    let before = prune::policy_of(sql, ns)?;
+    let begin = if args.reset { Policy::default() } else { before };
+    let policy = args.applied_to(begin);
+    if policy == before && !args.reset {
+        return Ok(policy);
+    }
+    let text = serde_json::to_string(&policy).map_err(|_| DbError::Decode("policy"))?;
+    policies::set(sql, ns, Some(text.as_str()).filter(|_| policy != Policy::default()))?;
+    let happened = Happened {
+        kind: Kind::PolicySet,
+        account: account.email,
+        device: String::new(),
+        peer: "operator".into(),
+        detail: format!("namespace {ns}: {text}"),
+    };
+    audit::insert(sql, &happened)?;
+    Ok(policy)
 }

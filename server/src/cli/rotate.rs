@@ -6,9 +6,10 @@ use anyhow::bail;
 use clap::Args;
 
 use super::progress::Line;
-use super::user;
 use crate::app;
+use crate::config::Config;
 use crate::config::Place;
+use crate::config::Stores;
 use crate::drive::fsck::Progress;
 
 #[derive(Debug, Args)]
@@ -17,11 +18,13 @@ pub struct Rotate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stores: Stores,
+    #[command(flatten)]
     place: Place,
 }
 
 pub fn run(args: Rotate) -> anyhow::Result<()> {
-    let config = user::resolve(&args.place)?;
+    let config = Config::with_stores(&args.place, args.stores)?;
     super::runtime()?.block_on(async {
         let drive = app::open_existing(&config).await?;
         let progress = Arc::new(Progress::default());

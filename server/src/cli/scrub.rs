@@ -6,10 +6,11 @@ use anyhow::bail;
 use clap::Args;
 
 use super::progress::Line;
-use super::user;
 use crate::app;
 use crate::config;
+use crate::config::Config;
 use crate::config::Place;
+use crate::config::Stores;
 use crate::drive::Drive;
 use crate::drive::fsck::Progress;
 use crate::drive::scrub::Position;
@@ -33,11 +34,13 @@ pub struct Scrub {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    stores: Stores,
+    #[command(flatten)]
     place: Place,
 }
 
 pub fn run(args: Scrub) -> anyhow::Result<()> {
-    let config = user::resolve(&args.place)?;
+    let config = Config::with_stores(&args.place, args.stores)?;
     let rate = args.rate.as_deref().map(config::parse_size).transpose()?.unwrap_or(0);
     super::runtime()?.block_on(async {
         let drive = app::open_existing(&config).await?;

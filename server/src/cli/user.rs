@@ -13,7 +13,7 @@ use crate::config;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Place;
-use crate::config::Settings;
+use crate::config::Stores;
 use crate::drive::users;
 use crate::metadata::Store;
 
@@ -155,8 +155,7 @@ fn usable_email(email: &str) -> Result<(), ConfigError> {
 }
 
 pub(super) fn resolve(place: &Place) -> Result<Config, ConfigError> {
-    // The listening address of a settings file is none of these commands' business.
-    Config::resolve(place, Settings { insecure: true, ..Settings::default() })
+    Config::with_stores(place, Stores::default())
 }
 
 /// The store of a folder that a server or `user add` has made.

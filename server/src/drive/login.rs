@@ -72,17 +72,6 @@ impl Drive {
         let outcome = |outcome: &'static str| {
             metrics::counter!("drivefs_logins_total", "outcome" => outcome).increment(1);
         };
-        self.limiter.attempt(&email, peer, clock::now_secs()).map_err(|secs| {
-            outcome("limited");
-            DriveError::TooManyLogins { retry_after_secs: secs.unsigned_abs().max(1) }
-        })?;
-        let wanted = email.clone();
-        let user = self.store.read(move |sql| accounts::by_email(sql, &wanted)).await?;
-        let stored = user.as_ref().map(|u| u.password.clone());
-        let fits = self
-            .work
-            .compute(move || password::verify(&request.password, stored.as_deref()))
-            .await?;
         let told = |kind, device: &str, detail: &str| Happened {
             kind,
             account: email.clone(),
@@ -90,6 +79,21 @@ impl Drive {
             peer: peer.to_string(),
             detail: detail.to_owned(),
         };
+        if let Err(wait) = self.limiter.attempt(&email, peer, clock::now_secs()) {
+            outcome("limited");
+            if wait.first {
+                let why = format!("too many failed; has to wait {} s", wait.secs);
+                self.note_audit(told(Kind::LoginLimited, &device, &why)).await;
+            }
+            return Err(DriveError::TooManyLogins { retry_after_secs: wait.secs.unsigned_abs() });
+        }
+        let wanted = email.clone();
+        let user = self.store.read(move |sql| accounts::by_email(sql, &wanted)).await?;
+        let stored = user.as_ref().map(|u| u.password.clone());
+        let fits = self
+            .work
+            .compute(move || password::verify(&request.password, stored.as_deref()))
+            .await?;
         let user = match user {
             Some(user) if fits && !user.disabled => user,
             other => {

@@ -17,7 +17,9 @@ use crate::metadata::DbError;
 use crate::metadata::Sql;
 use crate::metadata::Store;
 use crate::metadata::accounts::User;
+use crate::metadata::entries;
 use crate::metadata::namespaces;
+use crate::metadata::nodes;
 
 /// Somebody with whom a namespace is shared from the start.
 #[derive(Debug, Clone)]
@@ -53,6 +55,19 @@ pub async fn add(
             Ok(ns)
         })
         .await
+}
+
+/// The shared namespace of this name in the root of an account.
+pub fn shown_as(sql: &mut dyn Sql, user: &User, name: &Name) -> Result<NamespaceId, DriveError> {
+    let root = namespaces::lock(sql, user.root_ns)?.ok_or(DbError::Decode("root namespace"))?;
+    let place = Place { parent: root.root, name: name.clone() };
+    let found = match entries::child(sql, root.ns, &place)? {
+        Some(node) => nodes::row(sql, root.ns, node)?.and_then(|row| row.mount),
+        None => None,
+    };
+    found.ok_or_else(|| {
+        DriveError::NotFound(format!("{} has no shared folder /{name} in the root", user.email))
+    })
 }
 
 fn show(

@@ -17,6 +17,8 @@ const DAY: TimeNs = 24 * HOUR;
 const WEEK: TimeNs = 7 * DAY;
 /// Versions that one device writes in one such slot are a burst.
 const BURST: TimeNs = 5 * MINUTE;
+/// Longest time that a policy can name (days): a century. More is taken for that much.
+pub const DAYS_MAX: u32 = 36_500;
 
 /// What is kept of a namespace's past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +93,7 @@ impl Policy {
         let age = now.saturating_sub(seen.committed);
         let is_last_of =
             |slot: TimeNs| seen.committed.div_euclid(slot) != later.committed.div_euclid(slot);
-        let days = |n: u32| TimeNs::from(n) * DAY;
-        if age <= TimeNs::from(self.all_hours) * HOUR {
+        if age <= TimeNs::from(self.all_hours.min(DAYS_MAX * 24)) * HOUR {
             true
         } else if age <= days(self.bursts_days) {
             seen.device != later.device || is_last_of(BURST)
@@ -106,6 +107,15 @@ impl Policy {
             false
         }
     }
+
+    /// What was deleted before this time leaves the trash.
+    pub fn trash_ends(&self, now: TimeNs) -> TimeNs {
+        now.saturating_sub(days(self.trash_days))
+    }
+}
+
+fn days(n: u32) -> TimeNs {
+    TimeNs::from(n.min(DAYS_MAX)) * DAY
 }
 
 #[cfg(test)]
@@ -132,6 +142,27 @@ mod tests {
     fn after(policy: &Policy, versions: &[Seen], now: TimeNs) -> Vec<Seen> {
         let doomed = policy.doomed(versions, now);
         versions.iter().filter(|seen| !doomed.contains(&seen.version)).cloned().collect()
+    }
+
+    #[test]
+    fn no_number_is_too_large_for_a_time() {
+        let most = u32::MAX;
+        let policy = Policy {
+            versions: most,
+            all_hours: most,
+            bursts_days: most,
+            hourly_days: most,
+            daily_days: most,
+            weekly_days: most,
+            trash_days: most,
+        };
+        let now = 1_800_000_000 * SEC;
+        assert!(policy.trash_ends(now) < 0);
+        let at = |version| Seen { version, device: "d".into(), committed: 0, kept: false };
+        assert!(policy.doomed(&[at(1), at(2)], now).is_empty());
+        let weekly = Policy { weekly_days: most, ..Policy::default() };
+        let apart = [at(1), Seen { committed: now, ..at(2) }];
+        assert!(weekly.doomed(&apart, now).is_empty());
     }
 
     proptest! {

@@ -24,7 +24,6 @@ const NODES_A_STEP: u32 = 50;
 /// Tombstones removed in one transaction.
 const TOMBSTONES_A_STEP: u32 = 500;
 const NS_A_SEC: i64 = 1_000_000_000;
-const NS_A_DAY: i64 = 24 * 3600 * NS_A_SEC;
 
 /// Where the work stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -97,8 +96,7 @@ fn step(sql: &mut dyn Sql, ns: NamespaceId, after: Option<NodeId>) -> Result<Ste
     let (policy, now) = (policy_of(sql, ns)?, clock::now_ns());
     let mut emptied = space.emptied_seq;
     if after.is_none() {
-        let before = now - i64::from(policy.trash_days) * NS_A_DAY;
-        if let Some(seq) = past::expired(sql, ns, emptied, before)? {
+        if let Some(seq) = past::expired(sql, ns, emptied, policy.trash_ends(now))? {
             namespaces::set_emptied(sql, ns, seq)?;
             emptied = seq;
         }

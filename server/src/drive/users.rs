@@ -129,7 +129,7 @@ fn told(sql: &mut dyn Sql, kind: Kind, email: &str) -> Result<(), DbError> {
 }
 
 /// The account of an e-mail address, for the operator.
-pub(super) fn found(sql: &mut dyn Sql, email: &str) -> Result<User, DriveError> {
+pub(crate) fn found(sql: &mut dyn Sql, email: &str) -> Result<User, DriveError> {
     accounts::by_email(sql, email)?
         .ok_or_else(|| DriveError::NotFound(format!("there is no account of {email}")))
 }

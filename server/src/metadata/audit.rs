@@ -12,6 +12,8 @@ use drivefs_core::limits::AUDIT_KEPT_SECS;
 pub enum Kind {
     Login,
     LoginFailed,
+    /// Too many failed: the first that had to wait.
+    LoginLimited,
     TokenMade,
     TokenRevoked,
     UserAdded,
@@ -19,6 +21,7 @@ pub enum Kind {
     UserEnabled,
     PasswordSet,
     KeyRotated,
+    PolicySet,
 }
 
 impl Kind {
@@ -26,6 +29,7 @@ impl Kind {
         match self {
             Self::Login => "login",
             Self::LoginFailed => "login_failed",
+            Self::LoginLimited => "login_limited",
             Self::TokenMade => "token_made",
             Self::TokenRevoked => "token_revoked",
             Self::UserAdded => "user_added",
@@ -33,6 +37,7 @@ impl Kind {
             Self::UserEnabled => "user_enabled",
             Self::PasswordSet => "password_set",
             Self::KeyRotated => "key_rotated",
+            Self::PolicySet => "policy_set",
         }
     }
 }

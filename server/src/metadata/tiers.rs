@@ -44,7 +44,7 @@ pub fn note_wanted(sql: &mut dyn Sql, packs: &[PackId], now: i64) -> Result<(), 
     Ok(())
 }
 
-/// Packs in the first store that were neither made nor read since `before`, behind `after`. Those
+/// Packs in the first store that were neither made nor read after `before`, behind `after`. Those
 /// with lists of blocks stay: only reading content ever needs the second store.
 pub fn unread(
     sql: &mut dyn Sql,
@@ -55,7 +55,7 @@ pub fn unread(
     let after = after.map_or(Vec::new(), |pack| pack.as_bytes().to_vec());
     packs_of(sql.query(
         "SELECT p.pack FROM pack p WHERE p.pack > ?1 AND p.tier = 0 AND p.dead IS NULL
-         AND p.created < ?2 AND coalesce(p.read_at, 0) < ?2
+         AND p.created <= ?2 AND coalesce(p.read_at, 0) <= ?2
          AND NOT EXISTS (SELECT 1 FROM block b
              WHERE b.pack = p.pack AND b.segment_entries IS NOT NULL)
          ORDER BY p.pack LIMIT ?3",
@@ -98,6 +98,12 @@ pub fn cold(sql: &mut dyn Sql) -> Result<(u64, u64), DbError> {
     let row =
         sql.query_one("SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE tier = 1", &[])?;
     row.map_or(Ok((0, 0)), |r| Ok((r.get(0)?, r.get(1)?)))
+}
+
+/// Packs that are not in the first store alone.
+pub fn away(sql: &mut dyn Sql) -> Result<u64, DbError> {
+    let row = sql.query_one("SELECT count(*) FROM pack WHERE tier <> 0", &[])?;
+    row.map_or(Ok(0), |r| r.get(0))
 }
 
 fn packs_of(rows: Vec<Row>) -> Result<Vec<PackId>, DbError> {

@@ -83,6 +83,19 @@ async fn logins_tokens_and_accounts_leave_their_trace() {
 }
 
 #[tokio::test]
+async fn who_guesses_passwords_has_to_wait_and_that_is_noted_once() {
+    let world = World::new().await;
+    world.person("alice").await;
+    for status in [401, 401, 401, 401, 401, 429, 429] {
+        let wrong = Person::login(&world.url(), "alice@example.com", "not it at all", "x").await;
+        assert_eq!(wrong.err().unwrap().status, status);
+    }
+    let told = told(&world).await;
+    let limited = told.iter().filter(|line| line.starts_with("login_limited"));
+    assert_eq!(limited.collect::<Vec<_>>(), ["login_limited alice@example.com x"]);
+}
+
+#[tokio::test]
 async fn a_device_that_stayed_away_for_long_logs_in_again_and_tokens_have_a_longest_life() {
     let world = World::with(|config| {
         config.session_idle_secs = Some(1000);
