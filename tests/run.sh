@@ -167,7 +167,7 @@ shell_tests() {
 
 step fmt cargo fmt --all --check
 step scripts scripts
-step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+step clippy cargo clippy --workspace --all-targets --profile checked --locked --quiet -- -D warnings
 step vendored vendor/check.sh
 step deny deny
 cargo_tests

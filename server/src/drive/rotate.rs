@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use drivefs_core::crypto::Key;
 use drivefs_core::id::PackId;
 use serde::Serialize;
 
@@ -50,17 +51,37 @@ pub fn record_pack(
     mut pack: NewPack,
     count: usize,
 ) -> Result<(), DriveError> {
+    pack.wrapped_key = wrapped_for_use(sql, keys, pack.pack, pack.wrapped_key)?;
+    Ok(blocks::insert_pack(sql, &pack, count)?)
+}
+
+/// Puts `key` in the place of what is on record as a pack's key, if that still is there.
+pub fn record_key(
+    sql: &mut dyn Sql,
+    keys: &KeyRing,
+    row: &PackRow,
+    key: &Key,
+) -> Result<bool, DriveError> {
+    let wrapped = keys.wrap(row.pack, key).to_vec();
+    let wrapped = wrapped_for_use(sql, keys, row.pack, wrapped)?;
+    Ok(set_key(sql, row, &wrapped)? > 0)
+}
+
+/// A wrapped key under the master key that is in use now.
+fn wrapped_for_use(
+    sql: &mut dyn Sql,
+    keys: &KeyRing,
+    pack: PackId,
+    wrapped: Vec<u8>,
+) -> Result<Vec<u8>, DriveError> {
     let used = server::note(sql, KEY_NOTE)?.ok_or(DbError::Decode("master key"))?;
-    let wrapped = keys.rewrapped(pack.pack, &pack.wrapped_key, &used).map_err(|_| {
+    let again = keys.rewrapped(pack, &wrapped, &used).map_err(|_| {
         BlocksError::Key(format!(
             "the master key was rotated to {used}, and this server has not got it: start it again \
              with the new key"
         ))
     })?;
-    if let Some(wrapped) = wrapped {
-        pack.wrapped_key = wrapped.to_vec();
-    }
-    Ok(blocks::insert_pack(sql, &pack, count)?)
+    Ok(again.map_or(wrapped, |again| again.to_vec()))
 }
 
 /// Fingerprints of the master keys that the packs of a database are under, the newest first.

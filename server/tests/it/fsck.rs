@@ -184,6 +184,11 @@ async fn rows_that_do_not_agree_are_found_and_those_that_can_be_are_set_right() 
         ("DELETE FROM member WHERE role = 3", &["owner-member", "owner-member"], true),
         ("UPDATE pack SET size = size + 1 WHERE blocks > 200", &["pack-length"], true),
         ("UPDATE pack SET blocks = 1 WHERE blocks > 200", &["pack-blocks"], true),
+        (
+            "UPDATE pack SET wrapped_key = zeroblob(length(wrapped_key)) WHERE blocks > 200",
+            &["pack-key"],
+            true,
+        ),
         ("DELETE FROM block WHERE block_len = 3000", &["block-row"], true),
         (
             "UPDATE block SET offset_bytes = offset_bytes + 1 WHERE block_len = 3000",

@@ -37,6 +37,8 @@ pub struct Examined {
     /// Lists of the blocks that are segments of manifests.
     pub segments: Vec<(Held, SegmentRef, Vec<Entry>)>,
     pub blocks_good: u64,
+    /// The pack's key as wrapped in its head, when what is on record is none and that one opens it.
+    pub head_key: Option<Vec<u8>>,
 }
 
 impl Examined {
@@ -63,16 +65,22 @@ pub fn examine(
         let what = format!("has {} bytes, {} are on record", bytes.len(), row.size);
         out.pack("pack-length", what);
     }
+    let mut head_key = None;
     match pack::parse_head(bytes) {
         Err(e) => out.pack("pack-head", e.to_string()),
         Ok(head) if head.pack != row.pack || head.owner != row.owner => {
             let what = format!("says that it is pack {} of account {}", head.pack, head.owner);
             out.pack("pack-head", what);
         }
-        Ok(_) => {}
+        Ok(head) => head_key = Some(head.wrapped_key.to_vec()),
     }
     let key = match keys.unwrap(row.pack, &row.wrapped_key) {
         Ok(key) => key,
+        Err(e) if let Some((key, wrapped)) = key_of_head(keys, row, head_key, bytes) => {
+            out.pack("pack-key", format!("its key on record cannot be unwrapped: {e}"));
+            out.head_key = Some(wrapped);
+            key
+        }
         Err(e) => {
             out.pack("pack-key", format!("its key cannot be unwrapped: {e}"));
             for block in rows {
@@ -116,6 +124,19 @@ pub fn examine(
         }
     }
     out
+}
+
+/// The key that the pack's head has, if it opens the pack.
+fn key_of_head(
+    keys: &KeyRing,
+    row: &PackRow,
+    wrapped: Option<Vec<u8>>,
+    bytes: &[u8],
+) -> Option<(Key, Vec<u8>)> {
+    let wrapped = wrapped?;
+    let key = keys.unwrap_head(row.pack, &wrapped).ok()?;
+    pack::parse_index(bytes, row.owner, &key).ok()?;
+    Some((key, wrapped))
 }
 
 /// The plain bytes of a block, checked against its name.

@@ -16,6 +16,7 @@ use drivefs_core::pack::Location;
 
 use super::super::Drive;
 use super::super::DriveError;
+use super::super::rotate::record_key;
 use super::super::rotate::record_pack;
 use super::examine;
 use super::examine::Held;
@@ -36,6 +37,8 @@ pub enum Fix {
     Rule(usize, Row),
     /// Length and number of blocks of a pack, as found.
     PackFacts(PackId, u64, usize),
+    /// The key on record of a pack cannot be unwrapped; this one, of its head, can.
+    Key(PackRow, Vec<u8>),
     /// A block is a segment, and its row does not say so.
     Segment(drivefs_core::id::UserId, SegmentRef),
     /// Another copy of a block that is bad in this pack, or has no row.
@@ -49,7 +52,7 @@ pub enum Fix {
 impl Drive {
     /// Sets right what needs no bytes of packs; true when it is.
     pub(super) async fn mend_row(&self, fix: &Fix) -> Result<bool, DriveError> {
-        let fix = fix.clone();
+        let (fix, keys) = (fix.clone(), self.keys.clone());
         self.store
             .write(move |sql| {
                 match fix {
@@ -60,6 +63,12 @@ impl Drive {
                     }
                     Fix::PackFacts(pack, size, count) => {
                         check::set_pack_facts(sql, pack, size, count)?;
+                    }
+                    Fix::Key(row, wrapped) => {
+                        let Ok(key) = keys.unwrap_head(row.pack, &wrapped) else {
+                            return Ok(false);
+                        };
+                        return record_key(sql, &keys, &row, &key);
                     }
                     Fix::Segment(owner, listed) => blocks::set_segment(sql, owner, &listed)?,
                     Fix::Forget(pack) => return Ok(check::forget_pack(sql, pack)?),

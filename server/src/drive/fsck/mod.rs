@@ -137,6 +137,7 @@ fn problems_of(look: PackLook, known: &mut HashSet<Held>, problems: &mut Vec<Pro
         let fix = match fault.kind {
             "pack-length" | "pack-blocks" => facts,
             "pack-gone" => Some(Fix::Forget(pack)),
+            "pack-key" => look.head_key.clone().map(|key| Fix::Key(look.row.clone(), key)),
             _ => fix,
         };
         problems.push(Problem { kind: fault.kind, what, fix });

@@ -38,6 +38,8 @@ pub struct PackLook {
     pub bytes: u64,
     /// Length and number of blocks as found, when the pack's own index could be read.
     pub facts: Option<(u64, usize)>,
+    /// The pack's key as its head has it, when the one on record is none.
+    pub head_key: Option<Vec<u8>>,
     /// Segments asked for that are whole: their rows can say so.
     pub whole: Vec<(UserId, SegmentRef)>,
     /// Blocks that its segments list and their account does not hold.
@@ -123,6 +125,7 @@ impl Drive {
         let mut look = PackLook {
             row,
             facts: (!examined.index.is_empty()).then_some((length, examined.index.len())),
+            head_key: examined.head_key,
             faults: examined.faults,
             blocks: examined.blocks_good,
             bytes: length,
@@ -151,6 +154,7 @@ fn gone(row: PackRow, rows: &[BlockRow], kind: &'static str, what: &str) -> Pack
         blocks: 0,
         bytes: 0,
         facts: None,
+        head_key: None,
         whole: Vec::new(),
         missing: Vec::new(),
     }
