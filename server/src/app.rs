@@ -33,7 +33,6 @@ use crate::auth::limiter::Limiter;
 use crate::blocks::BlockStore;
 use crate::blocks::KeyRing;
 use crate::config::Config;
-use crate::config::ConfigError;
 use crate::config::Role;
 use crate::drive::Drive;
 use crate::drive::Limits;
@@ -289,13 +288,9 @@ async fn open_drive(config: &Config, packs: Option<BlockStore>) -> anyhow::Resul
         }
     };
     let seal = Seal::from_secret(&secret);
-    let completion = match &config.api_url {
+    let completion = match &config.api {
         None => Completion::Here,
-        Some(url) => {
-            let link =
-                Link::new(url, seal.clone()).map_err(|e| ConfigError(format!("--api-url: {e}")))?;
-            Completion::There(Arc::new(link))
-        }
+        Some(to) => Completion::There(Arc::new(Link::new(to, config.insecure, seal.clone())?)),
     };
     Ok(Drive {
         store,

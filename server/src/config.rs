@@ -45,6 +45,14 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// Where another process with the role api is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiLink {
+    pub url: String,
+    /// PEM file of the certificate that it is known by, for https.
+    pub ca: Option<PathBuf>,
+}
+
 /// Settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -62,8 +70,8 @@ pub struct Config {
     /// Folder of packs.
     pub blocks: PathBuf,
     pub roles: Vec<Role>,
-    /// Address of a process with the role api, for one without it.
-    pub api_url: Option<String>,
+    /// A process with the role api, for one without it.
+    pub api: Option<ApiLink>,
     pub file_max_bytes: u64,
     /// Quota of accounts that are made without one; none leaves what was set before.
     pub default_quota_bytes: Option<u64>,
@@ -140,6 +148,9 @@ pub struct Settings {
     /// are ended there, e.g. http://127.0.0.1:7440
     #[arg(long, value_name = "URL")]
     pub api_url: Option<String>,
+    /// Certificate that an https --api-url is known by, or that of its authority (PEM file)
+    #[arg(long, value_name = "FILE")]
+    pub api_ca: Option<PathBuf>,
     /// Listen beyond this machine although nothing encrypts the traffic
     #[arg(long)]
     pub insecure: bool,
@@ -190,7 +201,7 @@ impl Config {
             metadata: data.join("metadata.db"),
             blocks: data.join("blocks"),
             roles: ALL_ROLES.to_vec(),
-            api_url: None,
+            api: None,
             file_max_bytes: FILE_MAX_BYTES_DEFAULT,
             default_quota_bytes: None,
             min_free_bytes: MIN_FREE_BYTES_DEFAULT,
@@ -241,8 +252,15 @@ impl Config {
         if let Some(list) = flags.roles.or(file.roles) {
             config.roles = parse_roles(&list)?;
         }
-        config.api_url = flags.api_url.or(file.api_url);
-        if config.api_url.is_some() && config.roles.contains(&Role::Api) {
+        let ca = flags.api_ca.or(file.api_ca);
+        config.api = match flags.api_url.or(file.api_url) {
+            Some(url) => Some(ApiLink { url, ca }),
+            None if ca.is_some() => {
+                return Err(ConfigError("--api-ca goes with --api-url https://...".into()));
+            }
+            None => None,
+        };
+        if config.api.is_some() && config.roles.contains(&Role::Api) {
             return Err(ConfigError(
                 "--api-url is for a process without the role api; this one has it".into(),
             ));

@@ -130,6 +130,24 @@ if [ "${PATIENT:-0}" = 1 ]; then
     echo "ok    ended by itself"
 fi
 
+# ---- over TLS ---------------------------------------------------------------------------------------
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout "$work/key.pem" \
+    -out "$work/cert.pem" -subj /CN=api -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' \
+    -addext 'basicConstraints=critical,CA:FALSE' 2>/dev/null || fail "no certificate"
+url_tls='' url_third=''
+serve tls 0 --roles api --tls-cert "$work/cert.pem" --tls-key "$work/key.pem"
+serve third 0 --roles blocks --api-url "https://localhost:${url_tls##*:}" --api-ca "$work/cert.pem"
+put_tls() { code --data-binary @"$work/file" "$url_third/files/upload?uploadType=media&path=/$1"; }
+[ "$(put_tls 'by%20tls')" = 200 ] || fail "an upload that is ended over TLS"
+curl -sf -H "$auth" "$url_third/files/download?path=/by%20tls" | cmp - "$work/file" || fail "other bytes over TLS"
+# Another one than it knows: it is told nothing.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout "$work/key.pem" \
+    -out "$work/other.pem" -subj /CN=api -addext 'subjectAltName=DNS:localhost' 2>/dev/null || fail "no certificate"
+stop third
+serve third 0 --roles blocks --api-url "https://localhost:${url_tls##*:}" --api-ca "$work/other.pem"
+[ "$(put_tls another)" = 503 ] || fail "it believes anybody"
+echo "ok    over TLS"
+
 # ---- a callback needs the mark ----------------------------------------------------------------------
 [ "$(curl -s -o /dev/null -w '%{http_code}' -d '{}' "$url_api/internal/v1/uploads/stored")" = 401 ] ||
     fail "a callback without a mark"

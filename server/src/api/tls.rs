@@ -7,13 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::ConfigError;
@@ -40,6 +45,45 @@ impl Tls {
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.borrow());
         TlsAcceptor::from(config).accept(stream).await
+    }
+}
+
+/// Whom to believe on the other side of a connection that this process opens.
+#[derive(Clone)]
+pub struct Trust {
+    connector: TlsConnector,
+}
+
+impl Trust {
+    /// Only who shows a certificate of this PEM file, or one that is signed by one of it.
+    pub fn open(file: &Path) -> Result<Self, ConfigError> {
+        let wrong = |what: String| ConfigError(format!("--api-ca: {}: {what}", file.display()));
+        let pem = fs::read(file).map_err(|e| wrong(e.to_string()))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|e| wrong(format!("not PEM: {e}")))?;
+            roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong("there is no certificate in it".into()));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| ConfigError(format!("TLS: {e}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { connector: Arc::new(config).into() })
+    }
+
+    /// Encrypts a connection to `host`, once that has shown who it is.
+    pub async fn connect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> io::Result<client::TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        self.connector.connect(name, stream).await
     }
 }
 
