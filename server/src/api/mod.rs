@@ -105,7 +105,8 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
             .route_layer(from_fn(timed_poll));
         routes = routes.merge(notify);
     }
-    if !roles.is_empty() {
+    // Some roles have no routes here, and a layer on none is an error.
+    if routes.has_routes() {
         routes = routes.route_layer(from_fn(gate::wire_version));
     }
     if roles.contains(&Role::Api) {
@@ -115,7 +116,10 @@ pub fn router(shared: Shared, roles: &[Role]) -> Router {
     }
     // Clients of the file API know no version of the sync protocol.
     let known = from_fn_with_state(shared.clone(), gate::known_file_asker);
-    routes = routes.merge(files::routes(roles).route_layer(known));
+    let files = files::routes(roles);
+    if files.has_routes() {
+        routes = routes.merge(files.route_layer(known));
+    }
     if roles.contains(&Role::Notify) {
         routes = routes.merge(files::longpolls());
     }

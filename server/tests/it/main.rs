@@ -23,6 +23,7 @@ mod operators;
 mod poll;
 mod process;
 mod quota;
+mod roles;
 mod scrub;
 mod sharing;
 mod space;
