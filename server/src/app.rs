@@ -82,6 +82,7 @@ impl Server {
         let lock = lock_data(&config.data)?;
         let drive = open_drive(&config, None).await?;
         note_keys(&drive).await?;
+        let moved = drive.moved().await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -102,7 +103,7 @@ impl Server {
         };
         let serving = tokio::spawn(api::serve(listening, shared, stopped));
         let mut background = vec![
-            tokio::spawn(watch_foreign_commits(drive.clone())),
+            tokio::spawn(watch_foreign_commits(drive.clone(), moved)),
             tokio::spawn(drive.clone().gauge_forever()),
             tokio::spawn(resume_rotation(config.clone(), drive.clone())),
         ];
@@ -447,12 +448,20 @@ async fn end_left_uploads(drive: Drive) {
     }
 }
 
-/// Wakes held long polls when another process has committed to the same database.
-async fn watch_foreign_commits(drive: Drive) {
+/// Wakes long polls whose namespaces another process has moved on since `mark`.
+async fn watch_foreign_commits(drive: Drive, mut mark: u64) {
+    let mut is_behind = false;
     loop {
         tokio::time::sleep(FOREIGN_COMMITS_EVERY).await;
-        if drive.hub.has_waiters() && drive.store.foreign_commits().await.unwrap_or(false) {
-            drive.hub.hint_all();
+        if !drive.hub.has_waiters() {
+            continue;
+        }
+        is_behind |= drive.store.foreign_commits().await.unwrap_or(false);
+        if is_behind {
+            match drive.hint_moved(mark).await {
+                Ok(now) => (mark, is_behind) = (now, false),
+                Err(error) => tracing::warn!(%error, "commits of other processes are not seen"),
+            }
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Long polls: held until a namespace is past the cursor, the time is up, or the server stops.
+//!
+//! Commits of this process give their hints themselves. For those of others one question tells all
+//! who wait which namespaces have moved on.
 
 use std::time::Duration;
 
@@ -17,6 +20,10 @@ use super::DriveError;
 use super::member_of;
 use crate::auth::Asker;
 use crate::metadata::epochs;
+use crate::metadata::namespaces;
+
+/// Namespaces that are hinted at once.
+const MOVED_PAGE: u32 = 1000;
 
 impl Drive {
     pub async fn poll(&self, asker: Asker, request: PollRequest) -> Result<PollReply, DriveError> {
@@ -36,6 +43,26 @@ impl Drive {
             let hinted = timeout_at(until, waiter.hinted()).await;
             if !matches!(hinted, Ok(true)) {
                 return Ok(PollReply { changed, backoff_secs: None });
+            }
+        }
+    }
+
+    /// How far the database has moved on: to be asked before anybody waits.
+    pub async fn moved(&self) -> Result<u64, DriveError> {
+        Ok(self.store.read(namespaces::moved).await?)
+    }
+
+    /// Wakes who waits for a namespace that has moved on since `mark`; answers the mark of now.
+    pub async fn hint_moved(&self, mut mark: u64) -> Result<u64, DriveError> {
+        loop {
+            let moved =
+                self.store.read(move |sql| namespaces::moved_since(sql, mark, MOVED_PAGE)).await?;
+            for (ns, at) in &moved {
+                self.hub.hint(*ns);
+                mark = *at;
+            }
+            if moved.len() < MOVED_PAGE as usize {
+                return Ok(mark);
             }
         }
     }

@@ -96,8 +96,34 @@ pub fn lock(sql: &mut dyn Sql, ns: NamespaceId) -> Result<Option<Namespace>, DbE
 /// Moves the namespace on to `seq`, a commit of `epoch`.
 pub fn set_seq(sql: &mut dyn Sql, ns: NamespaceId, seq: Seq, epoch: Epoch) -> Result<(), DbError> {
     epochs::note(sql, ns, seq, epoch)?;
-    sql.exec("UPDATE namespace SET seq = ?2 WHERE ns = ?1", params![ns, seq])?;
+    sql.exec(
+        "UPDATE namespace SET seq = ?2, moved = (SELECT COALESCE(MAX(moved), 0) + 1 FROM namespace)
+         WHERE ns = ?1",
+        params![ns, seq],
+    )?;
     Ok(())
+}
+
+/// How far all namespaces together have moved on, for `moved_since`.
+pub fn moved(sql: &mut dyn Sql) -> Result<u64, DbError> {
+    let row = sql.query_one("SELECT COALESCE(MAX(moved), 0) FROM namespace", params![])?;
+    row.map_or(Ok(0), |row| row.get(0))
+}
+
+/// The first `limit` namespaces that have moved on since `moved` was `mark`, each with what it is
+/// then.
+pub fn moved_since(
+    sql: &mut dyn Sql,
+    mark: u64,
+    limit: u32,
+) -> Result<Vec<(NamespaceId, u64)>, DbError> {
+    sql.query(
+        "SELECT ns, moved FROM namespace WHERE moved > ?1 ORDER BY moved LIMIT ?2",
+        params![mark, limit],
+    )?
+    .iter()
+    .map(|row| Ok((row.get(0)?, row.get(1)?)))
+    .collect()
 }
 
 /// What was deleted until now leaves the trash.
@@ -131,5 +157,36 @@ fn role_of(number: i64) -> Result<Role, DbError> {
         2 => Ok(Role::Editor),
         3 => Ok(Role::Owner),
         _ => Err(DbError::Decode("role")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::schema;
+    use crate::metadata::sqlite::Sqlite;
+
+    #[test]
+    fn what_has_moved_is_told_in_turn_once_and_by_pages() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut db = Sqlite::open(&dir.path().join("meta.db")).expect("opens");
+        schema::ensure(&mut db).expect("a schema");
+        assert_eq!(moved(&mut db), Ok(0));
+        for id in 1..=4 {
+            let (ns, root) = (NamespaceId(id), NodeId::from_parts(0, [0; 10]));
+            let (owner, seq) = (UserId(1), 1);
+            let fresh = Namespace { ns, owner, seq, root, pruned_seq: 0, emptied_seq: 0 };
+            insert(&mut db, &fresh, 0).expect("inserts");
+        }
+        for (ns, seq) in [(3, 2), (1, 2), (3, 3), (2, 2)] {
+            set_seq(&mut db, NamespaceId(ns), seq, 5).expect("moves");
+        }
+        let mut since = |mark, limit| moved_since(&mut db, mark, limit).expect("reads");
+        let told = [(1, 2), (3, 3), (2, 4)].map(|(ns, at)| (NamespaceId(ns), at));
+        assert_eq!(since(0, 10), told);
+        assert_eq!(since(0, 2), told[..2]);
+        assert_eq!(since(3, 2), told[2..]);
+        assert_eq!(since(4, 2), []);
+        assert_eq!(moved(&mut db), Ok(4));
     }
 }

@@ -18,7 +18,8 @@ const FORMAT_NOTE: &str = "format";
 
 /// What leads from each version to the next; the first starts from nothing. A new database takes
 /// all of them, too: there is one way to a schema.
-const STEPS: &[&str] = &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE, super::uploads::TABLES, OPERATING];
+const STEPS: &[&str] =
+    &[TABLES, HISTORY, EPOCHS, EVENTS, SPACE, super::uploads::TABLES, OPERATING, MOVED];
 
 /// Brings the schema of a database up to this program; refuses one from a newer program.
 pub fn ensure(db: &mut Sqlite) -> Result<(), DbError> {
@@ -231,6 +232,13 @@ CREATE TABLE bad_block (
     pack BLOB NOT NULL, owner BIGINT NOT NULL, hash BLOB NOT NULL, what TEXT NOT NULL,
     found BIGINT NOT NULL, PRIMARY KEY (pack, owner, hash)
 );
+";
+
+/// Version 8: which namespaces other processes have moved on.
+const MOVED: &str = "
+-- Counts commits of the whole database: the number of the namespace's last.
+ALTER TABLE namespace ADD COLUMN moved BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX namespace_moved ON namespace (moved);
 ";
 
 #[cfg(test)]

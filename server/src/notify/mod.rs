@@ -64,12 +64,6 @@ impl Hub {
         }
     }
 
-    /// Wakes everybody, to look at the database again.
-    pub fn hint_all(&self) {
-        let waiting = self.lock();
-        waiting.by_namespace.values().flat_map(HashMap::values).for_each(|wake| wake.notify_one());
-    }
-
     /// Long polls that are held.
     pub fn waiters(&self) -> usize {
         self.lock().count
