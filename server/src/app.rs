@@ -58,7 +58,7 @@ use crate::notify::Hub;
 /// How long requests in flight may take once the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How often held long polls look for commits of other processes.
-const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(500);
+const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(100);
 
 /// How often stored uploads that nobody asks for are ended.
 const LEFT_UPLOADS_EVERY: Duration = Duration::from_secs(30);
