@@ -87,7 +87,7 @@ impl Server {
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
-        let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
+        let shared = Shared { drive: Arc::new(drive.clone()), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
         let has_jobs = config.roles.contains(&Role::Jobs);
@@ -225,7 +225,7 @@ impl Inside {
     pub async fn open(config: Config, packs: BlockStore) -> anyhow::Result<Self> {
         make_data_dir(&config.data)?;
         let drive = open_drive(&config, Some(packs)).await?;
-        let shared = Shared { drive: drive.clone(), metrics: api::install_metrics() };
+        let shared = Shared { drive: Arc::new(drive.clone()), metrics: api::install_metrics() };
         let door = api::Inside::new(shared, &config.roles);
         Ok(Self { drive, door })
     }

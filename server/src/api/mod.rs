@@ -30,6 +30,7 @@ pub use table::ROUTES;
 pub use table::Route;
 pub use tls::Tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -55,10 +56,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest body of requests that carry a few fields (bytes).
 const SMALL_BODY_MAX_BYTES: usize = 256 * 1024;
 
-/// What handlers share.
+/// What handlers share. Layers and routes each have their own clone of it, for every request.
 #[derive(Clone)]
 pub struct Shared {
-    pub drive: Drive,
+    pub drive: Arc<Drive>,
     pub metrics: PrometheusHandle,
 }
 

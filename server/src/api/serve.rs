@@ -30,6 +30,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tower_service::Service;
 
 use super::Shared;
@@ -49,6 +52,8 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 /// buffer of hyper (400 KiB); a smaller one would slow down uploads.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
+/// What HTTP/2 without TLS begins with, and no request of HTTP/1.
+const PREFACE: &[u8; 3] = b"PRI";
 /// Most requests at once on a connection of HTTP/2.
 const STREAMS_MAX: u32 = 256;
 /// Over HTTP/2 a silent client is asked this often whether it still lives, and has so long to answer.
@@ -99,12 +104,9 @@ pub async fn serve(
         connections.spawn(async move {
             let _held: (OwnedSemaphorePermit, Open) = (permit, open);
             match tls {
-                None => one.serve(Patient::new(stream, WRITE_STALL)).await,
-                Some(tls) => match tokio::time::timeout(FIRST_REQUEST, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => one.serve(Patient::new(stream, WRITE_STALL)).await,
-                    Ok(Err(e)) => refused(peer, &e.to_string()),
-                    Err(_) => refused(peer, "the handshake took too long"),
-                },
+                None => one.serve_plain(stream).await,
+                // In a box: what TLS needs is not to be in the tasks of connections without it.
+                Some(tls) => Box::pin(one.serve_tls(stream, tls)).await,
             }
         });
     }
@@ -158,7 +160,49 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve_plain(mut self, stream: TcpStream) {
+        let until = Instant::now() + FIRST_REQUEST;
+        let Some(builder) = self.builder_for(&stream, until).await else { return };
+        self.serve(Patient::new(stream, WRITE_STALL), &builder, until).await;
+    }
+
+    async fn serve_tls(self, stream: TcpStream, tls: Tls) {
+        match timeout(FIRST_REQUEST, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let until = Instant::now() + FIRST_REQUEST;
+                self.serve(Patient::new(stream, WRITE_STALL), &builder(), until).await;
+            }
+            Ok(Err(e)) => refused(self.peer, &e.to_string()),
+            Err(_) => refused(self.peer, "the handshake took too long"),
+        }
+    }
+
+    /// Looks at how the client begins; none when it says nothing or the server stops. A builder that
+    /// takes both versions reads the first bytes by themselves, which doubles the buffer that every
+    /// connection keeps.
+    async fn builder_for(
+        &mut self,
+        stream: &TcpStream,
+        until: Instant,
+    ) -> Option<Builder<TokioExecutor>> {
+        let mut word = [0; PREFACE.len()];
+        let peeked = tokio::select! {
+            peeked = timeout_at(until, stream.peek(&mut word)) => peeked.ok()?.ok()?,
+            _ = self.stopped.wait_for(|stop| *stop) => return None,
+        };
+        match &word[..peeked] {
+            [] => None,
+            word if PREFACE.starts_with(word) => Some(builder()),
+            _ => Some(builder().http1_only()),
+        }
+    }
+
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        builder: &Builder<TokioExecutor>,
+        until: Instant,
+    ) {
         let Self { peer, router, mut stopped } = self;
         let asked = Arc::new(AtomicBool::new(false));
         let noted = Arc::clone(&asked);
@@ -169,9 +213,8 @@ impl Connection {
             // A router is always ready.
             router.clone().call(request)
         });
-        let builder = builder();
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
-        let mut patience = pin!(tokio::time::sleep(FIRST_REQUEST));
+        let mut patience = pin!(tokio::time::sleep_until(until));
         let (mut waiting, mut stopping) = (true, false);
         loop {
             tokio::select! {

@@ -123,6 +123,24 @@ async fn who_connects_and_says_nothing_whole_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_tls_the_first_bytes_tell_the_version_of_http() {
+    let world = World::new().await;
+    let of = |http: reqwest::Client| http.get(format!("{}/healthz", world.url())).send();
+    assert_eq!(of(http()).await.unwrap().version(), reqwest::Version::HTTP_11);
+    let second = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    assert_eq!(of(second).await.unwrap().version(), reqwest::Version::HTTP_2);
+    // One byte that both begin with, and the rest later.
+    let mut stream = TcpStream::connect(world.server.addr()).unwrap();
+    std::io::Write::write_all(&mut stream, b"P").unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let rest = b"OST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    std::io::Write::write_all(&mut stream, rest).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_limit_wait_their_turn() {
     let world = World::with(|config| config.connections_max = Some(2)).await;
     let held: Vec<_> = (0..2).map(|_| TcpStream::connect(world.server.addr()).unwrap()).collect();
