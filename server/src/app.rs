@@ -20,6 +20,7 @@ use rustix::process::Rlimit;
 use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -60,6 +61,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How often held long polls look for commits of other processes.
 const FOREIGN_COMMITS_EVERY: Duration = Duration::from_millis(100);
 
+/// Connections that may wait to be taken, as far as the system allows: after a restart all clients
+/// come at once, and those for whom there is no room try again after seconds.
+const BACKLOG: u32 = 16_384;
+
 /// How often stored uploads that nobody asks for are ended.
 const LEFT_UPLOADS_EVERY: Duration = Duration::from_secs(30);
 
@@ -83,9 +88,8 @@ impl Server {
         let drive = open_drive(&config, None).await?;
         note_keys(&drive).await?;
         let moved = drive.moved().await?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.listen))?;
+        let listener =
+            listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
         let shared = Shared { drive: Arc::new(drive.clone()), metrics: api::install_metrics() };
         let (stop, mut stopped) = watch::channel(false);
@@ -346,6 +350,14 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart does not wait for the last bytes of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// As many connections as the limit of open files allows, less what databases and packs need.
