@@ -105,7 +105,7 @@ step() {
 
 scripts() {
     shellcheck -x tests/run.sh fuzz/run.sh vendor/check.sh .ci/run mount-scripts/quickstart.sh mount-scripts/mount.drivefs &&
-        (cd tests/bench && shellcheck -x -a run.sh && shellcheck -x visibility.sh catchup.sh) &&
+        (cd tests/bench && shellcheck -x -a run.sh && shellcheck -x visibility.sh catchup.sh load.sh) &&
         (cd tests/api && shellcheck -x -P ../.. -- *.sh) &&
         (cd tests/soak && shellcheck -x -- *.sh) &&
         (cd tests/shell && shellcheck -x -- *.sh)
