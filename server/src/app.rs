@@ -135,6 +135,16 @@ impl Server {
         &self.drive.store
     }
 
+    /// Returns when it no longer serves although nobody stopped it, which is to end the process:
+    /// whoever watches it starts another.
+    pub async fn broken(&mut self) -> anyhow::Error {
+        match (&mut self.serving).await {
+            Ok(Err(e)) => anyhow::Error::new(e).context("serving failed"),
+            Err(e) => anyhow::Error::new(e).context("the server's task failed"),
+            Ok(Ok(())) => anyhow::anyhow!("the server's task ended"),
+        }
+    }
+
     /// Stops in order; requests that take too long are cut off.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.send_replace(true);

@@ -8,7 +8,7 @@
 #   SECONDS_EACH=20         how long each turn is
 #   SIZE=500000             bytes of an upload; SMALL=1000 of a small file
 #   USERS=64                accounts that upload; POLL_USERS=1000 accounts that wait
-#   POLLS=100000            long polls that are held, spread over as many processes as the limit of open files needs
+#   POLLS=100000            long polls that are held, spread over as many processes as ports and the limit of open files need
 #   WAKES=20                commits while they are held
 #   DRIVEFS_BIN=            folder of the programs [target/release]
 #   TMPDIR=                 where everything lies: the disk that is measured [/tmp]; some 15 GiB

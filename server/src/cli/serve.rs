@@ -38,7 +38,7 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
         let mut int = signal(SignalKind::interrupt())?;
         let data = config.data.display().to_string();
         let scheme = if config.tls.is_some() { "https" } else { "http" };
-        let server = Server::start(config).await?;
+        let mut server = Server::start(config).await?;
         tracing::info!(addr = %server.addr(), %data, "serving");
         let mut out = std::io::stdout();
         writeln!(out, "listening on {scheme}://{}", server.addr())?;
@@ -46,6 +46,7 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            error = server.broken() => return Err(error),
         }
         tracing::info!("stopping");
         server.stop().await

@@ -95,11 +95,11 @@ fn step(sql: &mut dyn Sql, ns: NamespaceId, after: Option<NodeId>) -> Result<Ste
     };
     let (policy, now) = (policy_of(sql, ns)?, clock::now_ns());
     let mut emptied = space.emptied_seq;
-    if after.is_none() {
-        if let Some(seq) = past::expired(sql, ns, emptied, policy.trash_ends(now))? {
-            namespaces::set_emptied(sql, ns, seq)?;
-            emptied = seq;
-        }
+    if after.is_none()
+        && let Some(seq) = past::expired(sql, ns, emptied, policy.trash_ends(now))?
+    {
+        namespaces::set_emptied(sql, ns, seq)?;
+        emptied = seq;
     }
     let nodes = past::nodes(sql, ns, after, NODES_A_STEP)?;
     for node in &nodes {
