@@ -188,6 +188,8 @@ polls() {
     sed -n 's/^load //p' "$T"/wrk*.out | awk '{ n += $1; bad += $2; lost += $3 } END {
         printf "%d polls were answered, %d with an error; %d times a connection was lost or refused (the restarts)\n", n, bad, lost
     }'
+    # What went wrong in the processes, if anything did: with the count of each.
+    sed -n 's/^[^ ]* *\(WARN\|ERROR\) .*}: /\1 /p' "$T/server.log" | sed 's/ ms=[0-9]*//' | sort | uniq -c | sort -rn | head -5
     for pid in "${pids[@]}"; do kill "$pid"; done
     for pid in "${pids[@]}"; do wait "$pid" || die "the end of a process was not clean"; done
     HELPERS=()
