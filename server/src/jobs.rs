@@ -46,7 +46,7 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 const ROUND_NOTE: &str = "collect_round";
 
 /// What there is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Versions that no rule keeps, and what was long in the trash.
     Prune,
@@ -68,6 +68,10 @@ impl Kind {
             Self::Compact => "compact",
             Self::Cold => "cold",
         }
+    }
+
+    pub fn called(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// From one run to the next (seconds).

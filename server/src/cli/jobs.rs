@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
 use tokio::sync::watch;
 
 use super::user;
@@ -28,7 +30,7 @@ const TURN_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub struct Jobs {
     /// Run this one now, to its end
-    #[arg(long, value_enum, value_name = "JOB")]
+    #[arg(long, value_name = "JOB", value_parser = kinds())]
     run: Option<Kind>,
     /// With `--run cold`: packs go that nobody has read for so many days [default: 90]
     #[arg(long, value_name = "DAYS", requires = "cold")]
@@ -60,6 +62,11 @@ pub struct Gc {
     stores: Stores,
     #[command(flatten)]
     place: Place,
+}
+
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let names = PossibleValuesParser::new(Kind::ALL.map(Kind::name));
+    names.try_map(|name| Kind::called(&name).ok_or("no such job"))
 }
 
 pub fn jobs(args: Jobs) -> anyhow::Result<()> {
