@@ -53,7 +53,7 @@ pub enum DriveError {
 impl DriveError {
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::BadRequest(_) => ErrorCode::BadRequest,
+            Self::BadRequest(_) | Self::Db(DbError::Range) => ErrorCode::BadRequest,
             Self::BadCredentials => ErrorCode::BadCredentials,
             Self::TooManyLogins { .. } => ErrorCode::TooManyRequests,
             Self::Auth(_) => ErrorCode::Unauthorized,

@@ -63,6 +63,7 @@ fn shown(value: &Value) -> String {
         Value::Int(v) if *v < 1 << 40 => v.to_string(),
         Value::Int(v) => format!("{v:016x}"),
         Value::Text(v) => v.clone(),
+        Value::TooLarge => "a number that is too large".to_owned(),
         Value::Blob(v) => match NodeId::from_slice(v) {
             Ok(id) => id.to_string(),
             Err(_) => format!("{:?}", String::from_utf8_lossy(v)),

@@ -59,6 +59,8 @@ pub enum DbError {
     NewerFormat { found: i64, known: i64 },
     #[error("a row has an unexpected {0}")]
     Decode(&'static str),
+    #[error("a number is too large: 2^63 or more")]
+    Range,
     #[error("the database is closed")]
     Closed,
     #[error("database: {0}")]

@@ -129,12 +129,18 @@ impl ToSql for Value {
             Self::Int(v) => ValueRef::Integer(*v),
             Self::Text(v) => ValueRef::Text(v.as_bytes()),
             Self::Blob(v) => ValueRef::Blob(v),
+            Self::TooLarge => {
+                return Err(rusqlite::Error::ToSqlConversionFailure(DbError::Range.into()));
+            }
         }))
     }
 }
 
 impl From<rusqlite::Error> for DbError {
     fn from(e: rusqlite::Error) -> Self {
+        if let rusqlite::Error::ToSqlConversionFailure(_) = e {
+            return Self::Range;
+        }
         match e.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             // The last: very many processes asked for a lock at once.

@@ -19,6 +19,9 @@ pub enum Value {
     Int(i64),
     Text(String),
     Blob(Vec<u8>),
+    /// A number of 2^63 or more: a statement with it fails with `DbError::Range`. What the server
+    /// counts never comes there; what somebody asks for may.
+    TooLarge,
 }
 
 /// One row of an answer.
@@ -46,7 +49,7 @@ macro_rules! integers {
     ($($t:ty),*) => {$(
         impl From<$t> for Value {
             fn from(v: $t) -> Self {
-                Self::Int(i64::try_from(v).expect("counters and lengths stay below 2^63"))
+                i64::try_from(v).map_or(Self::TooLarge, Self::Int)
             }
         }
         impl FromValue for $t {

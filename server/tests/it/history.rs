@@ -299,3 +299,23 @@ async fn nobody_gets_in_without_right() {
         .expect_err("read only");
     assert_eq!(e.code, ErrorCode::Forbidden);
 }
+
+#[tokio::test]
+async fn a_number_that_nothing_can_have_is_refused_and_not_an_error_of_the_server() {
+    let world = World::new().await;
+    let alice = world.person("alice").await;
+    let file = node_id();
+    let content = alice.content(b"one").await;
+    alice.one(create(file, alice.place("a.txt"), content.clone())).await;
+    for number in [1 << 63, u64::MAX] {
+        let code = |refused: Refused| (refused.status, refused.code);
+        let bad = (400, ErrorCode::BadRequest);
+        assert_eq!(keep(&alice, file, number, true).await.map_err(code), Err(bad));
+        let all = versions(&alice, Which::Node(file), Some(number), 10).await.unwrap();
+        assert_eq!(all.versions.len(), 1, "all are before that one");
+        let elsewhere = Person { ns: NamespaceId(number), ..alice.clone() };
+        let told = versions(&elsewhere, path(&["a.txt"]), None, 10).await;
+        assert_eq!(told.map_err(code), Err(bad));
+    }
+    assert_eq!(keep(&alice, file, 1, true).await.map_err(|e| e.status), Ok(1), "it goes on");
+}
