@@ -221,13 +221,13 @@ async fn sync(
     let until = timeout_secs
         .filter(|s| s.is_finite() && *s >= 0.0)
         .map(|s| Instant::now() + Duration::from_secs_f64(s.min(1e9)));
-    let goal = match daemon.engine.begin_sync() {
+    let mut goal = match daemon.engine.begin_sync() {
         Ok(goal) => goal,
         Err(e) => return Ok(Reply::Failed { message: e.to_string() }),
     };
     let mut told: Option<Instant> = None;
     loop {
-        match daemon.engine.is_reached(&goal) {
+        match daemon.engine.is_reached(&mut goal) {
             Ok(true) => return Ok(shown(daemon).await),
             Ok(false) => {}
             Err(e) => return Ok(Reply::Failed { message: e.to_string() }),

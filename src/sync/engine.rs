@@ -371,19 +371,28 @@ impl EngineHandle {
         // in between.
         let position = self.tree.journal().tick() + 1;
         self.shared.force.fetch_max(position, Ordering::AcqRel);
-        Ok(Goal { position, pull: self.shared.want_pull() })
+        Ok(Goal { position, pull: self.shared.want_pull(), widened: false })
     }
 
     /// Starts to take in all that the server has now.
     pub fn begin_pull(&self) -> Goal {
-        Goal { position: 0, pull: self.shared.want_pull() }
+        Goal { position: 0, pull: self.shared.want_pull(), widened: false }
     }
 
     /// True when the goal is reached.
-    pub fn is_reached(&self, goal: &Goal) -> Result<bool, TreeError> {
+    pub fn is_reached(&self, goal: &mut Goal) -> Result<bool, TreeError> {
+        if !self.is_pulled(goal) {
+            return Ok(false);
+        }
+        if !goal.widened {
+            // What was changed here before may be something new by now, such as a conflict file.
+            goal.widened = true;
+            goal.position = self.tree.journal().tick() + 1;
+            self.shared.force.fetch_max(goal.position, Ordering::AcqRel);
+            self.shared.kick.notify_one();
+        }
         let first = self.tree.db().peek(|c| c.min_since())?;
-        let sent = first.is_none_or(|since| since >= goal.position);
-        Ok(sent && self.is_pulled(goal))
+        Ok(first.is_none_or(|since| since >= goal.position))
     }
 
     /// True when what the server had at the start is here.
@@ -403,4 +412,6 @@ impl EngineHandle {
 pub struct Goal {
     pub position: u64,
     pull: u64,
+    /// The position is that of after the pull.
+    widened: bool,
 }

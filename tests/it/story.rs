@@ -386,9 +386,9 @@ impl Device<'_> {
     /// Waits until all that was done here is on the server and all of the server's is here.
     pub fn sync(&self) {
         let running = self.running();
-        let goal = running.engine.begin_sync().expect("begins");
+        let mut goal = running.engine.begin_sync().expect("begins");
         let until = Instant::now() + WAIT;
-        while !running.engine.is_reached(&goal).expect("a goal") {
+        while !running.engine.is_reached(&mut goal).expect("a goal") {
             assert!(
                 Instant::now() < until,
                 "{} does not get in step: {:?}, queue {:?}, ahead {:#?}",
